@@ -1,0 +1,53 @@
+import type { StackMap } from '../image/stack-map.ts';
+
+/**
+ * A virtual disk as front ends see it. Offsets and lengths are bytes, whole sectors, and inside the
+ * device; front ends check what guests ask before they call.
+ */
+export interface BlockDevice {
+  /** Unique in this process; used in paths, metrics and logs. */
+  readonly id: string;
+  readonly virtualSizeBytes: number;
+  readonly readOnly: boolean;
+
+  /**
+   * Fills `into` (whole) from local bytes and returns true, or returns false when some are not
+   * local; `into` is then undefined. Synchronous, allocates nothing, and tells the tap by itself.
+   */
+  readCached(offset: number, into: Uint8Array): boolean;
+
+  /**
+   * Fills `into` (whole), fetching what is missing. Rejects with a ReplaybdError whose `errno` is
+   * what the guest should see.
+   */
+  read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
+
+  /** What a front end's worker threads need to serve hits on their own. */
+  readonly shared: SharedDevice;
+
+  /** Absent on a read-only device; a front end then answers EROFS. */
+  readonly writer?: DeviceWriter;
+}
+
+/** The seam for writable uppers. */
+export interface DeviceWriter {
+  write(offset: number, data: Uint8Array, fua: boolean): Promise<void>;
+  flush(): Promise<void>;
+  discard(offset: number, length: number): Promise<void>;
+  writeZeroes(offset: number, length: number): Promise<void>;
+}
+
+/** Plain data for postMessage; `CachedReader` in device/cached-reader.ts makes reads of it. */
+export interface SharedDevice {
+  readonly stack: StackMap;
+  readonly tap: TapMap;
+}
+
+/**
+ * The recorder's tap: a ring in shared memory per reading thread, which the main thread drains.
+ * device/tap.ts owns its layout.
+ */
+export interface TapMap {
+  /** One ring a thread; ring 0 is the main thread's. A thread uses the ring it was given. */
+  readonly rings: readonly SharedArrayBuffer[];
+}
