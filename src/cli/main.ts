@@ -1,0 +1,41 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { messageOf, ReplaybdError } from '../base/errors.ts';
+import { packageRoot } from '../base/package-root.ts';
+
+/** Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check did not hold. */
+const USAGE_EXIT_CODE = 2;
+
+const COMMANDS = ['attach', 'play', 'export', 'inspect', 'image', 'trace', 'registry', 'demo'];
+
+const program = new Command('replaybd')
+  .description('overlaybd block devices that replay what a first run read')
+  .version(version())
+  .showHelpAfterError()
+  .exitOverride((error) => process.exit(error.exitCode === 1 ? USAGE_EXIT_CODE : error.exitCode));
+
+for (const name of COMMANDS) {
+  const suffix = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+  const { register } = (await import(`./${name}.${suffix}`)) as CommandModule;
+  register(program);
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  const code = error instanceof ReplaybdError ? ` (${error.code})` : '';
+  process.stderr.write(`replaybd: ${messageOf(error)}${code}\n`);
+  if (process.env.REPLAYBD_DEBUG !== undefined) console.error(error);
+  process.exitCode = 1;
+}
+
+interface CommandModule {
+  register(program: Command): void;
+}
+
+function version(): string {
+  const manifest: unknown = JSON.parse(readFileSync(`${packageRoot}/package.json`, 'utf8'));
+  const isManifest = typeof manifest === 'object' && manifest !== null && 'version' in manifest;
+  return isManifest ? String(manifest.version) : 'unknown';
+}
