@@ -22,11 +22,26 @@ export interface BlockDevice {
    */
   read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
 
+  /**
+   * Which parts of the range hold data, from indexes alone (nothing is fetched). The extents start
+   * at `offset`, touch, and may end before the range does, so that one call stays bounded. Absent
+   * when the device cannot tell; everything then counts as data.
+   */
+  extents?(offset: number, length: number): DeviceExtent[];
+
   /** What a front end's worker threads need to serve hits on their own. */
   readonly shared: SharedDevice;
 
   /** Absent on a read-only device; a front end then answers EROFS. */
   readonly writer?: DeviceWriter;
+}
+
+/** A run of bytes that is alike. */
+export interface DeviceExtent {
+  offset: number;
+  length: number;
+  /** No layer has the bytes, or a layer zeroed them: they read as zeros. */
+  zero: boolean;
 }
 
 /** The seam for writable uppers. */
