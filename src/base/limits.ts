@@ -107,3 +107,82 @@ export const registryLimits = {
   probeWaitMs: 2000,
   retryAfterMsMax: 60_000,
 } as const;
+
+export const cacheLimits = {
+  /** A blob of this size needs 128 MiB of presence bits. */
+  blobBytesMax: 2 ** 42,
+  /** Blobs one cache directory may hold; the rest is left alone and not used. */
+  blobsMax: 100_000,
+  /** What eviction decides about at once: usage stamps and pins are kept per extent. */
+  extentBytes: 256 * 1024,
+  /** Longest time that newly fetched granules stay unrecorded on disk. */
+  checkpointMs: 3000,
+  /** Granules that were evicted keep their bytes this long, for readers that are at it. */
+  reclaimGraceMs: 50,
+  /** How long eviction rests after it found nothing to evict. */
+  evictionRestMs: 1000,
+  /** Pieces of a blob that a full disk may put into memory; each needs kernel mappings. */
+  memoryRunsMax: 16_384,
+} as const;
+
+export const fetchLimits = {
+  demandRequestBytesMax: 1024 * 1024,
+  prefetchRequestBytesMax: 1024 * 1024,
+  prefetchRequestBytesMin: 64 * 1024,
+  /** Ranges waiting in the prefetch lane. */
+  prefetchBacklogMax: 1000,
+  demandConcurrencyMax: 32,
+  prefetchConcurrencyMax: 16,
+  /** Requests of the prefetch lane while a demand read waits for the network. */
+  prefetchConcurrencyNarrow: 2,
+  /** Bytes asked for but not arrived, in the prefetch lane. */
+  windowBytesMin: 128 * 1024,
+  windowBytesStart: 1024 * 1024,
+  windowBytesMax: 64 * 1024 * 1024,
+  demandAttemptsMax: 8,
+  prefetchAttemptsMax: 3,
+  backoffMsFirst: 100,
+  backoffMsMax: 5000,
+  retryAfterMsMax: 60_000,
+  /** A demand read that is not answered by then fails. */
+  readDeadlineMs: 30_000,
+  /** A request that brought nothing for this long is given up. */
+  stallMs: 10_000,
+  readAheadBytesMin: 32 * 1024,
+  readAheadBytesStart: 256 * 1024,
+  readAheadBytesMax: 1024 * 1024,
+} as const;
+
+export const ext4Limits = {
+  /** Extents of one file: a map of 4,000,000 scattered pieces is about 48 MiB on disk. */
+  fileExtentsMax: 4_000_000,
+  /** Entries of one directory that is read into memory to be sorted. */
+  directoryEntriesMax: 10_000_000,
+  /** Files with several names that are remembered until all names were met. */
+  hardLinksMax: 4_000_000,
+  /** Names of one file, and sub-directories that a link count can tell (EXT4_LINK_MAX). */
+  linksMax: 65_000,
+  virtualSizeBytesMin: 16 * 1024 * 1024,
+  virtualSizeBytesMax: 16 * 1024 ** 4,
+} as const;
+
+export const loopLimits = {
+  /** Free loop devices tried when others take them first. */
+  attemptsMax: 64,
+} as const;
+
+export const fuseLimits = {
+  /** One READ's answer; the kernel's own ceiling (256 pages). */
+  readBytesMax: 1024 * 1024,
+  /** One WRITE's data, on a writable device. */
+  writeBytesMax: 1024 * 1024,
+  /** Requests the kernel may have outstanding that nobody waits for (read-ahead, direct I/O). */
+  backgroundMax: 64,
+  workersMax: 16,
+  /** Requests the main thread works on at a time; each holds a buffer of at most readBytesMax. */
+  answersMax: 64,
+  /** Requests waiting behind those; more are answered EIO. */
+  queuedMax: 16_384,
+  /** Attempts to unmount something busy within the time that close() allows. */
+  unmountAttemptsMax: 1000,
+} as const;

@@ -1,0 +1,81 @@
+import { once } from 'node:events';
+import { lstat, rm } from 'node:fs/promises';
+import { createConnection, type Server } from 'node:net';
+import { codeOf, messageOf, ReplaybdError } from './errors.ts';
+import { SOCKET_PATH_BYTES_MAX } from './limits.ts';
+
+/** Owner only: whoever may connect may read the disk or steer the daemon. */
+const PRIVATE_UMASK = 0o177;
+
+/**
+ * Listens on a unix socket of mode 0600. A socket file that nobody answers on any more is
+ * replaced; ERR_SOCKET_IN_USE when a process does, ERR_SOCKET_PATH when something else is there.
+ */
+export async function listenOnUnixSocket(server: Server, socketPath: string): Promise<void> {
+  if (socketPath === '' || Buffer.byteLength(socketPath) > SOCKET_PATH_BYTES_MAX) {
+    throw new ReplaybdError(
+      'ERR_SOCKET_PATH',
+      `${socketPath}: a socket path has 1 to ${SOCKET_PATH_BYTES_MAX} bytes. Choose a shorter one.`,
+    );
+  }
+  await removeStaleSocket(socketPath);
+  const listening = once(server, 'listening');
+  // The file is bound inside listen(), so the mask narrows this one creation and nothing else.
+  const umask = process.umask(PRIVATE_UMASK);
+  try {
+    server.listen(socketPath);
+  } finally {
+    process.umask(umask);
+  }
+  try {
+    await listening;
+  } catch (error) {
+    throw new ReplaybdError(
+      'ERR_SOCKET_PATH',
+      `${socketPath}: cannot listen there: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
+}
+
+/** Closes and waits until the last connection has ended; the socket file goes with it. */
+export async function closeServer(server: Server): Promise<void> {
+  await new Promise<void>((resolve) => {
+    server.close(() => resolve());
+  });
+}
+
+async function removeStaleSocket(socketPath: string): Promise<void> {
+  const stats = await lstat(socketPath).catch((error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return null;
+    throw error;
+  });
+  if (stats === null) return;
+  if (!stats.isSocket()) {
+    throw new ReplaybdError(
+      'ERR_SOCKET_PATH',
+      `${socketPath}: expected a socket or nothing, found another file. Choose another path.`,
+    );
+  }
+  if (await isAnswered(socketPath)) {
+    throw new ReplaybdError(
+      'ERR_SOCKET_IN_USE',
+      `${socketPath}: another process listens there. Stop it, or choose another path.`,
+      { errno: 'EBUSY' },
+    );
+  }
+  await rm(socketPath, { force: true });
+}
+
+async function isAnswered(socketPath: string): Promise<boolean> {
+  const probe = createConnection(socketPath);
+  try {
+    await once(probe, 'connect');
+    return true;
+  } catch (error) {
+    // Anything but a refusal leaves it open whether somebody is there; the file then stays.
+    return codeOf(error) !== 'ECONNREFUSED' && codeOf(error) !== 'ENOENT';
+  } finally {
+    probe.destroy();
+  }
+}
