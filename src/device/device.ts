@@ -1,0 +1,156 @@
+import type { Blob } from '../blob/blob.ts';
+import { messageOf, ReplaybdError } from '../base/errors.ts';
+import { SECTOR_BYTES } from '../base/limits.ts';
+import type { Clock } from '../base/clock.ts';
+import { mergeRanges, type ByteRange } from '../base/range.ts';
+import type { Logger } from '../base/log.ts';
+import type { Stack } from '../image/stack.ts';
+import type { BlockDevice, DeviceExtent, SharedDevice } from './block-device.ts';
+import { CachedReader } from './cached-reader.ts';
+
+/** How often a block that fails its checksum is fetched again before the guest sees EIO. */
+const VERIFY_ATTEMPTS_MAX = 3;
+/** Rounds of "fetch what is missing, try again": granules may be evicted between the two. */
+const ROUNDS_MAX = 8;
+
+/** What a device tells whoever watches its misses (quality counters). */
+export interface MissObserver {
+  /** A guest's read that found something missing: called before anything is fetched. */
+  onMiss(offset: number, length: number): void;
+  /** The miss was answered, or failed, after `latencyMs`. */
+  onMissDone(latencyMs: number, error: ReplaybdError | null): void;
+}
+
+export interface DeviceOptions {
+  id: string;
+  stack: Stack;
+  shared: SharedDevice;
+  clock: Clock;
+  log: Logger;
+  observer: MissObserver;
+}
+
+/** A read-only disk over a stack of lowers. */
+export class StackDevice implements BlockDevice {
+  readonly id: string;
+  readonly readOnly = true;
+  readonly shared: SharedDevice;
+  readonly #options: DeviceOptions;
+  readonly #reader: CachedReader;
+
+  constructor(options: DeviceOptions) {
+    this.id = options.id;
+    this.shared = options.shared;
+    this.#options = options;
+    this.#reader = new CachedReader(options.shared, 0);
+  }
+
+  get virtualSizeBytes(): number {
+    return this.#options.stack.map.virtualSizeBytes;
+  }
+
+  readCached(offset: number, into: Uint8Array): boolean {
+    return this.#reader.readCached(offset, into);
+  }
+
+  /**
+   * Fetches what is missing and reads again. The tap is not told: whoever calls this has tried
+   * readCached first.
+   */
+  async read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+    const { clock, observer } = this.#options;
+    const startedMs = clock.nowMs();
+    observer.onMiss(offset, into.length);
+    try {
+      await this.#fetchAndRead(offset, into, signal);
+      observer.onMissDone(clock.nowMs() - startedMs, null);
+    } catch (error) {
+      const failure = asReadError(error, offset);
+      this.#options.log.error({ device: this.id, offset, length: into.length, code: failure.code }, failure.message);
+      observer.onMissDone(clock.nowMs() - startedMs, failure);
+      throw failure;
+    }
+  }
+
+  /** Which parts of a range hold data; the rest reads as zeros. */
+  extents(offset: number, length: number): DeviceExtent[] {
+    const pieces = this.#options.stack.locate(offset / SECTOR_BYTES, length / SECTOR_BYTES);
+    const data = mergeRanges(
+      pieces.map((piece) => ({
+        offset: piece.lba * SECTOR_BYTES,
+        length: piece.sectors * SECTOR_BYTES,
+      })),
+    );
+    const extents: DeviceExtent[] = [];
+    let position = offset;
+    for (const range of data) {
+      if (range.offset > position) {
+        extents.push({ offset: position, length: range.offset - position, zero: true });
+      }
+      extents.push({ ...range, zero: false });
+      position = range.offset + range.length;
+    }
+    const end = offset + length;
+    if (position < end) extents.push({ offset: position, length: end - position, zero: true });
+    return extents;
+  }
+
+  async #fetchAndRead(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+    let verifyFailures = 0;
+    for (let round = 0; round < ROUNDS_MAX; round += 1) {
+      await this.#ensure(offset, into.length, signal);
+      if (this.#reader.readUntapped(offset, into)) return;
+      const failure = this.#reader.failure;
+      if (failure.kind !== 'bad') continue;
+      verifyFailures += 1;
+      const blob = this.#options.stack.layers[failure.layer].blob;
+      const where = `${blob.name}: block at byte ${failure.blobOffset} (${failure.blobLength} bytes)`;
+      this.#options.log.warn({ device: this.id, verifyFailures }, `${where} fails verification`);
+      const canRefetch = blob.drop(failure.blobOffset, failure.blobLength);
+      if (!canRefetch || verifyFailures >= VERIFY_ATTEMPTS_MAX) {
+        throw new ReplaybdError(
+          'ERR_BLOCK_VERIFY',
+          `${where}: checksum or length is wrong after ${verifyFailures} attempts. ` +
+            'The layer is damaged at its source: compare its sha256 with the digest.',
+        );
+      }
+    }
+    throw new ReplaybdError(
+      'ERR_READ_EVICTED',
+      `device ${this.id}: bytes at ${offset} are evicted faster than they can be read. ` +
+        'Give the cache a larger quota.',
+    );
+  }
+
+  /** Fetches every blob range behind [offset, offset + length) that is not local. */
+  async #ensure(offset: number, length: number, signal?: AbortSignal): Promise<void> {
+    const waits: Promise<void>[] = [];
+    for (const [blob, ranges] of this.#blobRanges(offset, length)) {
+      for (const range of ranges) {
+        if (blob.has(range.offset, range.length)) continue;
+        waits.push(blob.ensure(range.offset, range.length, signal === undefined ? {} : { signal }));
+      }
+    }
+    await Promise.all(waits);
+  }
+
+  #blobRanges(offset: number, length: number): Map<Blob, ByteRange[]> {
+    const { stack } = this.#options;
+    const byBlob = new Map<Blob, ByteRange[]>();
+    for (const piece of stack.locate(offset / SECTOR_BYTES, length / SECTOR_BYTES)) {
+      const { blob } = stack.layers[piece.layer];
+      const ranges = byBlob.get(blob) ?? [];
+      ranges.push(stack.blobRangeOf(piece));
+      byBlob.set(blob, ranges);
+    }
+    for (const [blob, ranges] of byBlob) byBlob.set(blob, mergeRanges(ranges));
+    return byBlob;
+  }
+}
+
+function asReadError(error: unknown, offset: number): ReplaybdError {
+  if (error instanceof ReplaybdError) return error;
+  return new ReplaybdError('ERR_READ', `read at byte ${offset}: ${messageOf(error)}`, {
+    cause: error,
+  });
+}

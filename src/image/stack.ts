@@ -1,0 +1,108 @@
+import type { Blob } from '../blob/blob.ts';
+import { ReplaybdError } from '../base/errors.ts';
+import { lsmtLimits, SECTOR_BYTES } from '../base/limits.ts';
+import type { ByteRange } from '../base/range.ts';
+import { blobRange, openLayerBlob, type LayerBlob } from './layer-blob.ts';
+import { openLsmtLayer, type LsmtLayer } from './lsmt/layer.ts';
+import { findSegment, mergeLayers } from './lsmt/merged-index.ts';
+import { ZERO_LAYER, type StackMap } from './stack-map.ts';
+
+/** One opened lower. */
+export interface StackLayer {
+  readonly blob: Blob;
+  readonly container: LayerBlob;
+  readonly lsmt: LsmtLayer;
+  /** Blob ranges that opening the layer reads: headers, indexes, trailers. */
+  readonly metadataRanges: readonly ByteRange[];
+}
+
+/** Where a piece of the virtual disk lives: bytes of one layer's LSMT file. */
+export interface StackPiece {
+  readonly lba: number;
+  readonly sectors: number;
+  /** Position in `lowers`; 0 is the bottom. */
+  readonly layer: number;
+  /** Byte offset in the layer's LSMT file. */
+  readonly lsmtOffset: number;
+}
+
+/** A stack of read-only layers merged into one disk. */
+export interface Stack {
+  readonly map: StackMap;
+  readonly layers: readonly StackLayer[];
+  /** The pieces of a sector range that some layer's data serves; zeros and holes are left out. */
+  locate(lba: number, sectors: number): StackPiece[];
+  /** The compressed blob bytes behind a piece. */
+  blobRangeOf(piece: StackPiece): ByteRange;
+}
+
+/**
+ * Opens layers, bottom first, concurrently, and merges them. The blobs stay the caller's to close.
+ * Errors: those of the formats, with the failing layer's name.
+ */
+export async function openStack(blobs: readonly Blob[]): Promise<Stack> {
+  if (blobs.length === 0 || blobs.length > lsmtLimits.layersMax) {
+    throw new ReplaybdError(
+      'ERR_STACK_LAYERS',
+      `an image needs 1 to ${lsmtLimits.layersMax} lower layers, found ${blobs.length}`,
+    );
+  }
+  const layers = await Promise.all(blobs.map(openStackLayer));
+  const virtualSizeBytes = topmostVirtualSize(layers);
+  const index = mergeLayers(
+    layers.map((layer) => layer.lsmt),
+    virtualSizeBytes,
+  );
+  const map: StackMap = {
+    virtualSizeBytes,
+    index,
+    layers: layers.map((layer) => layer.container.map),
+  };
+  return {
+    map,
+    layers,
+    locate: (lba, sectors) => locate(map, lba, sectors),
+    blobRangeOf: (piece) =>
+      blobRange(map.layers[piece.layer], piece.lsmtOffset, piece.sectors * SECTOR_BYTES),
+  };
+}
+
+async function openStackLayer(blob: Blob): Promise<StackLayer> {
+  const container = await openLayerBlob(blob);
+  const lsmt = await openLsmtLayer(container.bytes);
+  const lsmtRanges = lsmt.metadataRanges.map((range) =>
+    blobRange(container.map, range.offset, range.length),
+  );
+  return { blob, container, lsmt, metadataRanges: [...container.metadataRanges, ...lsmtRanges] };
+}
+
+/** The disk is as large as the topmost layer that states a size says. */
+function topmostVirtualSize(layers: readonly StackLayer[]): number {
+  const top = layers.findLast((layer) => layer.lsmt.facts.virtualSizeBytes > 0);
+  if (top === undefined) {
+    throw new ReplaybdError(
+      'ERR_STACK_SIZE',
+      `${layers[0].blob.name}: no layer of the image states a virtual size; the disk would be empty`,
+    );
+  }
+  return top.lsmt.facts.virtualSizeBytes;
+}
+
+function locate(map: StackMap, lba: number, sectors: number): StackPiece[] {
+  const { index } = map;
+  const pieces: StackPiece[] = [];
+  const lbaEnd = lba + sectors;
+  for (
+    let segment = findSegment(index, lba);
+    segment < index.segmentCount && index.start[segment] < lbaEnd;
+    segment += 1
+  ) {
+    const layer = index.layer[segment];
+    if (layer === ZERO_LAYER) continue;
+    const from = Math.max(lba, index.start[segment]);
+    const to = Math.min(lbaEnd, index.start[segment] + index.sectors[segment]);
+    const lsmtOffset = (index.mapped[segment] + from - index.start[segment]) * SECTOR_BYTES;
+    pieces.push({ lba: from, sectors: to - from, layer, lsmtOffset });
+  }
+  return pieces;
+}
