@@ -2,11 +2,13 @@ import { lsmtLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import { ReplaybdError } from '../../base/errors.ts';
 import { ZERO_LAYER, type MergedIndexMap } from '../stack-map.ts';
 import type { LsmtEntryColumns } from './index-entries.ts';
-import { overlay, segmentsOfEntries, type Segments } from './overlay.ts';
+import { overlayLayers, type Segments } from './overlay.ts';
 
 /** Two buckets a segment keep most lookups to one comparison. */
 const BUCKETS_PER_SEGMENT = 2;
 const BUCKETS_MAX = 2 ** 26;
+/** About how long a joined segment may become. */
+const JOINED_SECTORS_MAX = 2 ** 30;
 
 /**
  * Merges layers, bottom first, into one index: for every sector the topmost layer that has it wins,
@@ -17,18 +19,17 @@ export function mergeLayers(
   layers: readonly LsmtEntryColumns[],
   virtualSizeBytes: number,
 ): MergedIndexMap {
-  const sectorEnd = Math.floor(virtualSizeBytes / SECTOR_BYTES);
-  let level = layers.map((layer, number) => segmentsOfEntries(layer, number, sectorEnd));
-  // Overlaying neighbours pairwise is associative, and looks at a segment log2(layers) times only.
-  while (level.length > 1) {
-    const next: Segments[] = [];
-    for (let i = 0; i < level.length; i += 2) {
-      next.push(i + 1 < level.length ? overlay(level[i], level[i + 1]) : level[i]);
-    }
-    level = next;
+  const segments = overlayLayers(layers, Math.floor(virtualSizeBytes / SECTOR_BYTES));
+  const count = countJoined(segments);
+  if (count === 0) return emptyIndex();
+  if (count > lsmtLimits.mergedSegmentsMax) {
+    throw new ReplaybdError(
+      'ERR_LSMT_SEGMENTS',
+      `merged index: expected at most ${lsmtLimits.mergedSegmentsMax} segments, found ${count}. ` +
+        'Merge the layers of the image into fewer.',
+    );
   }
-  const [merged] = level;
-  return merged === undefined ? emptyIndex() : share(merged);
+  return shareJoined(segments, count);
 }
 
 /**
@@ -62,28 +63,48 @@ function emptyIndex(): MergedIndexMap {
   };
 }
 
-function share(segments: Segments): MergedIndexMap {
-  const { count } = segments;
-  if (count > lsmtLimits.mergedSegmentsMax) {
-    throw new ReplaybdError(
-      'ERR_LSMT_SEGMENTS',
-      `merged index: expected at most ${lsmtLimits.mergedSegmentsMax} segments, found ${count}. ` +
-        'Merge the layers of the image into fewer.',
-    );
-  }
-  if (count === 0) return emptyIndex();
+/** Copies segments to shared columns, joined. */
+function shareJoined(segments: Segments, count: number): MergedIndexMap {
   const start = new Float64Array(new SharedArrayBuffer(count * 8));
   const sectors = new Uint32Array(new SharedArrayBuffer(count * 4));
   const mapped = new Float64Array(new SharedArrayBuffer(count * 8));
   const layer = new Uint16Array(new SharedArrayBuffer(count * 2));
-  start.set(segments.start.subarray(0, count));
-  sectors.set(segments.sectors.subarray(0, count));
-  mapped.set(segments.mapped.subarray(0, count));
-  layer.set(segments.layer.subarray(0, count));
-  const lbaEnd = start[count - 1] + sectors[count - 1];
+  let out = -1;
+  for (let at = 0; at < segments.count; at += 1) {
+    if (at > 0 && joins(segments, at)) {
+      sectors[out] += segments.sectors[at];
+      continue;
+    }
+    const isZeroed = segments.zeroed[at] === 1;
+    out += 1;
+    start[out] = segments.start[at];
+    sectors[out] = segments.sectors[at];
+    mapped[out] = isZeroed ? 0 : segments.mapped[at];
+    layer[out] = isZeroed ? ZERO_LAYER : segments.layer[at];
+  }
+  const lbaEnd = start[out] + sectors[out];
   const bucketSectors = chooseBucketSectors(count, lbaEnd);
   const radix = buildRadix(start, sectors, lbaEnd, bucketSectors);
   return { segmentCount: count, start, sectors, mapped, layer, radix, bucketSectors };
+}
+
+function countJoined(segments: Segments): number {
+  let count = segments.count;
+  for (let at = 1; at < segments.count; at += 1) {
+    if (joins(segments, at)) count -= 1;
+  }
+  return count;
+}
+
+/** Whether segment `at` reads on where the one before it ends. */
+function joins(segments: Segments, at: number): boolean {
+  const { start, sectors, mapped, zeroed, layer } = segments;
+  const before = at - 1;
+  if (start[before] + sectors[before] !== start[at] || zeroed[before] !== zeroed[at]) return false;
+  // A new segment begins at every multiple of this, so that a joined length always fits 32 bits.
+  if (start[at] % JOINED_SECTORS_MAX < sectors[before]) return false;
+  if (zeroed[at] === 1) return true;
+  return layer[before] === layer[at] && mapped[before] + sectors[before] === mapped[at];
 }
 
 /** The smallest power of two that covers all sectors with the buckets allowed. */
