@@ -1,0 +1,131 @@
+import { createHash } from 'node:crypto';
+import { open, readdir, stat, unlink } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { writeFileAtomic } from '../base/atomic-file.ts';
+import { codeOf, ReplaybdError } from '../base/errors.ts';
+import { traceLimits } from '../base/limits.ts';
+import { tooLarge } from './trace-errors.ts';
+import type { TraceImage } from './trace.ts';
+
+const IMAGE_KEY = /^[0-9a-f]{64}$/;
+const FILE_NAME = /^([0-9a-f]{64})\.trace$/;
+
+export interface StoredTrace {
+  /** The image's part of the path: `imageKey` of it. */
+  readonly image: string;
+  readonly workload: string;
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly modifiedAtMs: number;
+}
+
+/**
+ * Names an image in the store: the hex digits of its manifest digest, or of the SHA-256 of its layer
+ * digests, bottom first, each followed by a line feed, when it has no manifest.
+ */
+export function imageKey(image: Pick<TraceImage, 'manifestDigest' | 'layers'>): string {
+  if (image.manifestDigest !== null) return image.manifestDigest.replace(/^sha256:/, '');
+  const hash = createHash('sha256');
+  for (const layer of image.layers) hash.update(`${layer.digest}\n`);
+  return hash.digest('hex');
+}
+
+/** Where traces live unless told otherwise: the system's folder for root, the user's state else. */
+export function defaultTraceFolder(env: NodeJS.ProcessEnv = process.env): string {
+  const stateHome = env.XDG_STATE_HOME;
+  if (stateHome !== undefined && stateHome.startsWith('/'))
+    return join(stateHome, 'replaybd/traces');
+  if (process.getuid?.() === 0) return '/var/lib/replaybd/traces';
+  return join(env.HOME ?? homedir(), '.local/state/replaybd/traces');
+}
+
+/** Traces as files, `<folder>/<image>/<workload>.trace`. */
+export class TraceStore {
+  readonly folder: string;
+
+  constructor(folder: string = defaultTraceFolder()) {
+    this.folder = folder;
+  }
+
+  /** `image`: as `imageKey` gives it. Throws ERR_TRACE_STORE_KEY for what cannot be a name. */
+  path(image: string, workload: string): string {
+    for (const key of [image, workload]) {
+      if (!IMAGE_KEY.test(key)) {
+        throw new ReplaybdError(
+          'ERR_TRACE_STORE_KEY',
+          `trace store: expected 64 hex digits, found '${key.slice(0, 80)}'`,
+        );
+      }
+    }
+    return join(this.folder, image, `${workload}.trace`);
+  }
+
+  async put(image: string, workload: string, bytes: Uint8Array): Promise<string> {
+    const path = this.path(image, workload);
+    await writeFileAtomic(path, bytes);
+    return path;
+  }
+
+  /** The file's bytes, null when there is none. */
+  async get(image: string, workload: string): Promise<Uint8Array | null> {
+    return await nullIfAbsent(readTraceFile(this.path(image, workload)));
+  }
+
+  /** False when there was none. */
+  async remove(image: string, workload: string): Promise<boolean> {
+    return (await nullIfAbsent(unlink(this.path(image, workload)))) !== null;
+  }
+
+  /** What the store holds, of one image or of all, in order of path. */
+  async list(image?: string): Promise<StoredTrace[]> {
+    const images = image === undefined ? await namesIn(this.folder) : [image];
+    const found: StoredTrace[] = [];
+    for (const folder of images.filter((name) => IMAGE_KEY.test(name))) {
+      for (const name of await namesIn(join(this.folder, folder))) {
+        const workload = FILE_NAME.exec(name)?.[1];
+        if (workload === undefined) continue;
+        const path = join(this.folder, folder, name);
+        const facts = await nullIfAbsent(stat(path));
+        if (facts === null) continue;
+        const { size: sizeBytes, mtimeMs: modifiedAtMs } = facts;
+        found.push({ image: folder, workload, path, sizeBytes, modifiedAtMs });
+        if (found.length >= traceLimits.storeEntriesMax) return found;
+      }
+    }
+    return found;
+  }
+}
+
+/** Reads a file that may be a trace; never more than the largest trace. */
+export async function readTraceFile(path: string): Promise<Uint8Array> {
+  const file = await open(path, 'r');
+  try {
+    const max = traceLimits.fileBytesMax;
+    const { size } = await file.stat();
+    if (size > max) throw tooLarge(`${path}: file bytes`, max, size);
+    const bytes = new Uint8Array(size);
+    let filled = 0;
+    while (filled < size) {
+      const { bytesRead } = await file.read(bytes, filled, size - filled, filled);
+      if (bytesRead === 0) break;
+      filled += bytesRead;
+    }
+    return bytes.subarray(0, filled);
+  } finally {
+    await file.close();
+  }
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  return ((await nullIfAbsent(readdir(folder))) ?? []).sort();
+}
+
+async function nullIfAbsent<T>(work: Promise<T>): Promise<T | null> {
+  try {
+    return await work;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return null;
+    throw error;
+  }
+}

@@ -1,0 +1,160 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { test } from 'node:test';
+import type { Clock } from '../../src/base/clock.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { decodeTrace } from '../../src/trace/decode.ts';
+import { Recording, type RecordingOptions } from '../../src/trace/recording.ts';
+import { describeWorkload, emptyPlan } from '../../src/trace/trace.ts';
+import { syntheticLayers } from './synthetic.ts';
+
+// Goal: a recording ends for the reason that applies and leaves a valid file whatever happens.
+// Method: a clock that the test turns; for the crash, a child process that is killed.
+
+class HandClock implements Clock {
+  ms = 1000;
+
+  nowMs(): number {
+    return this.ms;
+  }
+
+  wallMs(): number {
+    return 1_760_000_000_000 + this.ms;
+  }
+
+  async sleep(): Promise<void> {
+    throw new Error('nothing sleeps here');
+  }
+}
+
+function record(extra: Partial<RecordingOptions> = {}): {
+  clock: HandClock;
+  recording: Recording;
+  saved: Uint8Array[];
+} {
+  const clock = new HandClock();
+  const saved: Uint8Array[] = [];
+  const recording = new Recording({
+    image: { manifestDigest: null, virtualSizeBytes: 2 ** 30, layers: syntheticLayers(1) },
+    workload: describeWorkload(['/bin/true'], []),
+    deviceSizeBytes: 2 ** 30,
+    locate: (lba, sectors) => [{ lba, sectors, layer: 0 }],
+    plan: () => emptyPlan,
+    save: async (bytes) => {
+      saved.push(bytes);
+    },
+    clock,
+    log: silentLogger,
+    startUs: 500,
+    ...extra,
+  });
+  return { clock, recording, saved };
+}
+
+test('times count from the start of the recording', async () => {
+  const { clock, recording, saved } = record();
+  recording.access(400, 0, 4096);
+  recording.access(1500, 1_000_000 * 512, 4096);
+  clock.ms += 50;
+  await recording.stop('detach');
+  recording.access(1600, 8192, 4096);
+  const trace = decodeTrace(saved[0]);
+  assert.deepEqual([...trace.records.timeUs], [0, 1000]);
+  assert.equal(trace.recording.durationUs, 50_000);
+  assert.equal(trace.recording.endReason, 'detach');
+  assert.equal(saved.length, 1);
+});
+
+test('ends at its time limit', async () => {
+  const { clock, recording } = record({ timeLimitMs: 5000 });
+  clock.ms += 4999;
+  recording.tick();
+  assert.equal(recording.ended, false);
+  clock.ms += 1;
+  recording.tick();
+  assert.equal((await recording.finished).recording.endReason, 'time-limit');
+});
+
+test('ends when nothing is touched for the first time any more', async () => {
+  const { clock, recording } = record({ untilIdleMs: 1000 });
+  for (let i = 0; i < 20; i += 1) {
+    clock.ms += 500;
+    if (i < 3) recording.access(clock.ms * 1000, i * 4096, 4096);
+    else recording.access(clock.ms * 1000, 0, 4096);
+    recording.tick();
+    assert.equal(recording.ended, i >= 4, `round ${i}`);
+  }
+  assert.equal((await recording.finished).recording.endReason, 'idle');
+});
+
+test('the first reason to end counts, and saving failures are told', async () => {
+  const { recording } = record({
+    save: async () => {
+      throw new Error('disk full');
+    },
+  });
+  await assert.rejects(recording.stop('request'), /disk full/);
+  await assert.rejects(recording.stop('detach'), /disk full/);
+});
+
+test('checkpoints come when something is new, one at a time, and before the last save', async () => {
+  const order: string[] = [];
+  let release = (): void => undefined;
+  const { clock, recording } = record({
+    save: async (bytes) => {
+      const { endReason } = decodeTrace(bytes).recording;
+      order.push(`begin ${endReason}`);
+      if (endReason === 'checkpoint') await new Promise<void>((resolve) => (release = resolve));
+      order.push(`end ${endReason}`);
+    },
+  });
+  clock.ms += 2000;
+  recording.tick();
+  assert.deepEqual(order, [], 'nothing new, no checkpoint');
+  recording.access(1000, 0, 512);
+  clock.ms += 2000;
+  recording.tick();
+  clock.ms += 2000;
+  recording.access(2000, 1_000_000, 512);
+  recording.tick();
+  assert.deepEqual(order, ['begin checkpoint']);
+  const stopped = recording.stop('request');
+  release();
+  await stopped;
+  assert.deepEqual(order, ['begin checkpoint', 'end checkpoint', 'begin request', 'end request']);
+});
+
+test('kill -9 leaves the last checkpoint', { timeout: 20_000 }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'replaybd-test-'));
+  const path = join(folder, 'boot.trace');
+  const child = spawn(
+    process.execPath,
+    [new URL('./recording-child.ts', import.meta.url).pathname, path],
+    { stdio: ['ignore', 'ignore', 'inherit'] },
+  );
+  try {
+    const exited = new Promise((resolve) => child.once('exit', resolve));
+    while (!existsSync(path)) await sleep(5);
+    for (let i = 0; i < 20; i += 1) {
+      const trace = decodeTrace(readFileSync(path), path);
+      assert.equal(trace.recording.endReason, 'checkpoint');
+      await sleep(3);
+    }
+    child.kill('SIGKILL');
+    await exited;
+    const trace = decodeTrace(readFileSync(path), path);
+    assert.ok(trace.records.count > 0);
+    for (let i = 0; i < trace.records.count; i += 1) {
+      assert.equal(trace.records.lba[i], i * 16, 'records are the first ones, without a gap');
+    }
+    const others = readdirSync(folder).filter((name) => name !== 'boot.trace');
+    assert.ok(others.length <= 1, 'at most the file that was being written');
+  } finally {
+    child.kill('SIGKILL');
+    rmSync(folder, { recursive: true });
+  }
+});
