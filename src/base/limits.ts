@@ -24,6 +24,8 @@ export const zfileLimits = {
   blockBytesMin: 4096,
   blockBytesMax: 65_536,
   blocksMax: 1_000_000_000,
+  /** What a stored block may be longer than a plain one, CRC aside: the original's buffer. */
+  expansionBytesMax: 512,
 } as const;
 
 export const nbdLimits = {
@@ -185,4 +187,14 @@ export const fuseLimits = {
   queuedMax: 16_384,
   /** Attempts to unmount something busy within the time that close() allows. */
   unmountAttemptsMax: 1000,
+} as const;
+
+export const layerBlobLimits = {
+  /** How often bytes that fail verification are dropped and fetched again. */
+  verifyAttemptsMax: 3,
+  /** How often a reader asks again for bytes that were evicted before it could read them. */
+  evictedAttemptsMax: 8,
+  /** The guess of how much of a blob's end holds trailer and jump table. */
+  tailGuessBytesMin: 64 * 1024,
+  tailGuessBytesMax: 4 * 1024 * 1024,
 } as const;

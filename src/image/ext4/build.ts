@@ -1,0 +1,82 @@
+import { closeSync, openSync, readSync } from 'node:fs';
+import { Ext2Filesystem } from '../../../native/ext2fs.ts';
+import { ReplaybdError } from '../../base/errors.ts';
+import { EXT4_EPOCH_SECONDS, formatExt4 } from './format.ts';
+import { defaultVirtualSizeBytes, inodeCountFor, scanTree } from './scan.ts';
+import { TreeWriter, type TreeProgress } from './tree-writer.ts';
+
+export interface AddTreeOptions {
+  /** The directory to copy; its own attributes become the root directory's. */
+  rootfs: string;
+  /** The file that holds the file system. */
+  imagePath: string;
+  onProgress?: ((progress: TreeProgress) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+export interface BuildExt4Options extends AddTreeOptions {
+  /** A multiple of 4 KiB; by default what defaultVirtualSizeBytes gives for the content. */
+  virtualSizeBytes?: number;
+}
+
+/**
+ * Makes an ext4 file system with a directory's content in the file `imagePath`, which must
+ * exist and is overwritten: owners, permissions, mtimes, symbolic and hard links, devices, extended attributes,
+ * holes. Its bytes depend on these and on the content, not on when or where the directory was
+ * read, copied or created. After an error the file's content is useless.
+ * Errors: ERR_LIB_MISSING, ERR_EXT4_SOURCE, ERR_EXT4_SIZE, ERR_EXT4_FULL, ERR_EXT4_LIBRARY.
+ */
+export async function buildExt4(options: BuildExt4Options): Promise<{ virtualSizeBytes: number }> {
+  const { rootfs, imagePath, signal } = options;
+  const size = await scanTree(rootfs, signal);
+  const virtualSizeBytes = options.virtualSizeBytes ?? defaultVirtualSizeBytes(size.bytes);
+  await createExt4(imagePath, { virtualSizeBytes, entries: size.entries, signal });
+  await addTree(options);
+  return { virtualSizeBytes };
+}
+
+/** Makes an empty file system with room for `entries` files in the file `imagePath`, which is
+ * overwritten. */
+export async function createExt4(
+  imagePath: string,
+  options: { virtualSizeBytes: number; entries: number; signal?: AbortSignal | undefined },
+): Promise<void> {
+  const { virtualSizeBytes, entries, signal } = options;
+  const inodeCount = inodeCountFor(virtualSizeBytes, entries);
+  await formatExt4(imagePath, { virtualSizeBytes, inodeCount, signal });
+}
+
+/**
+ * Copies a directory over what a file system made by createExt4 has: new files are added, present
+ * ones replaced, directories merged; nothing is removed.
+ * Errors: as buildExt4, and ERR_EXT4_CONFLICT where a directory would become something else.
+ */
+export async function addTree(options: AddTreeOptions): Promise<void> {
+  const { rootfs, imagePath, onProgress, signal } = options;
+  const fd = openSync(imagePath, 'r+');
+  try {
+    const filesystem = new Ext2Filesystem(imagePath, EXT4_EPOCH_SECONDS);
+    try {
+      await new TreeWriter(filesystem, { fd, onProgress, signal }).write(rootfs);
+    } catch (error) {
+      filesystem.abandon();
+      throw error;
+    }
+    filesystem.close();
+    checkClock(fd, imagePath);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The superblock's time of last write is what a library with another layout would get wrong. */
+function checkClock(fd: number, imagePath: string): void {
+  const writeTime = Buffer.alloc(4);
+  readSync(fd, writeTime, 0, 4, 1024 + 48);
+  if (writeTime.readUInt32LE(0) === EXT4_EPOCH_SECONDS) return;
+  throw new ReplaybdError(
+    'ERR_EXT4_LIBRARY',
+    `${imagePath}: libext2fs dated the file system ${writeTime.readUInt32LE(0)}, expected ` +
+      `${EXT4_EPOCH_SECONDS}; the image would not be reproducible. Versions 1.43 to 1.47 work.`,
+  );
+}
