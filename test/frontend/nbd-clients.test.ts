@@ -197,8 +197,8 @@ test(
     before.fill(0, 3_145_728, 3_145_728 + 131_072);
     before.fill(0, 4_194_304, 4_194_304 + 65_536);
     assert.ok(device.bytes.equals(before));
-    for (const call of ['write', 'write-fua', 'zeroes', 'discard', 'flush']) {
-      assert.ok(device.calls.includes(call), call);
+    for (const call of ['write-fua', 'zeroes', 'discard', 'flush']) {
+      assert.ok(device.calls.includes(call), `${call}: ${device.calls.join()}`);
     }
   },
 );
@@ -210,6 +210,7 @@ test('nbdcopy writes a whole file in', { skip: skipWithout('nbdcopy') }, async (
   await writeFile(source, bytes);
   await expectSuccess('nbdcopy', ['--flush', source, uri]);
   assert.ok(device.bytes.equals(bytes));
+  assert.ok(device.calls.includes('write'));
   assert.equal(device.calls.at(-1), 'flush');
 });
 

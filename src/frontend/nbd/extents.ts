@@ -34,7 +34,7 @@ export function readExtents(device: NbdDevice, range: ByteRange): DeviceExtent[]
   const end = range.offset + range.length;
   const extents: DeviceExtent[] = [];
   let position = range.offset;
-  for (const { offset, length, zero } of device.extents(range.offset, range.length)) {
+  for (const { offset, length, zero } of statusExtents(device, range, nbdLimits.descriptorsMax)) {
     if (!zero || length < nbdLimits.holeBytesMin) continue;
     if (extents.length + 3 > nbdLimits.chunksMax) break;
     if (offset > position) {
