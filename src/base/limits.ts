@@ -123,6 +123,8 @@ export const cacheLimits = {
   reclaimGraceMs: 50,
   /** How long eviction rests after it found nothing to evict. */
   evictionRestMs: 1000,
+  /** How long the disk is left alone after it refused a write. */
+  diskRestMs: 1000,
   /** Pieces of a blob that a full disk may put into memory; each needs kernel mappings. */
   memoryRunsMax: 16_384,
 } as const;
@@ -197,4 +199,34 @@ export const layerBlobLimits = {
   /** The guess of how much of a blob's end holds trailer and jump table. */
   tailGuessBytesMin: 64 * 1024,
   tailGuessBytesMax: 4 * 1024 * 1024,
+} as const;
+
+export const controlLimits = {
+  /** Body of a request, in bytes. */
+  bodyBytesMax: 65_536,
+  /** Body of a reply that the client side accepts, in bytes. */
+  replyBytesMax: 16 * 1024 * 1024,
+  /** A whole request has to arrive within this time. */
+  requestMsMax: 10_000,
+  /** A reply has to begin within this time; ending a recording may write a large trace. */
+  replyMsMax: 120_000,
+  connectionsMax: 64,
+} as const;
+
+export const readListLimits = {
+  linesMax: 1_000_000,
+  /** Characters of one line, comment included. */
+  lineLengthMax: 256,
+  /** Of the whole file, in bytes. */
+  fileBytesMax: 64 * 1024 * 1024,
+  /** One read, in bytes. */
+  readBytesMax: 32 * 1024 * 1024,
+  /** Think time of one read: ten minutes. */
+  thinkUsMax: 600_000_000,
+  /** Reads in flight at once. */
+  concurrencyMax: 1024,
+} as const;
+
+export const serviceConfigLimits = {
+  fileBytesMax: 1024 * 1024,
 } as const;
