@@ -1,0 +1,50 @@
+import { closeSync, openSync, readSync, statfsSync } from 'node:fs';
+import { parentPort } from 'node:worker_threads';
+import { codeOf, messageOf } from '../src/base/errors.ts';
+import { attachLoop, clearLoop, detachLoop } from './loop.ts';
+import { mount, unmount } from './mount.ts';
+
+// The thread behind BlockingThread: calls that the kernel may answer only after this process has
+// answered a read.
+
+/** The first bytes of a file or device; fewer when it is shorter. */
+function readHead(path: string, length: number): Uint8Array {
+  const fd = openSync(path, 'r');
+  try {
+    const bytes = new Uint8Array(length);
+    return bytes.subarray(0, readSync(fd, bytes, 0, length, 0));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Throws ENOTCONN on a FUSE mount whose server is gone; cached attributes cannot hide it. */
+function probeFilesystem(path: string): void {
+  statfsSync(path);
+}
+
+const calls = { attachLoop, clearLoop, detachLoop, mount, unmount, readHead, probeFilesystem };
+
+export type BlockingCalls = typeof calls;
+
+export interface BlockingRequest {
+  name: keyof BlockingCalls;
+  args: readonly unknown[];
+}
+
+export type BlockingAnswer = { value: unknown } | { code: string; message: string };
+
+parentPort?.on('message', ({ name, args }: BlockingRequest) => {
+  parentPort?.postMessage(answer(calls[name] as (...args: readonly unknown[]) => unknown, args));
+});
+
+function answer(
+  call: (...args: readonly unknown[]) => unknown,
+  args: readonly unknown[],
+): BlockingAnswer {
+  try {
+    return { value: call(...args) };
+  } catch (error) {
+    return { code: codeOf(error), message: messageOf(error) };
+  }
+}

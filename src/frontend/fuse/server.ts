@@ -1,0 +1,170 @@
+import assert from 'node:assert/strict';
+import { closeSync, openSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import { messageOf, ReplaybdError } from '../../base/errors.ts';
+import { fuseLimits } from '../../base/limits.ts';
+import type { Logger } from '../../base/log.ts';
+import { siblingModule } from '../../base/package-root.ts';
+import type { BlockDevice } from '../../device/block-device.ts';
+import { mount, mountFlags, unmount, unmountFlags } from '../../../native/mount.ts';
+import { FuseAnswers } from './answers.ts';
+import type { FuseWorkerData, WorkerMessage } from './fuse-worker.ts';
+import type { FuseFile } from './protocol.ts';
+import { ownerTag } from './owner.ts';
+
+/** What worker threads read hits with, instead of the device's own shared data. */
+export interface ReaderModule {
+  /** Exports `CachedReader`: see WorkerReader in fuse-worker.ts. */
+  url: URL;
+  /** The first argument of its constructor: anything postMessage can carry. */
+  data: unknown;
+}
+
+export interface FuseServerOptions {
+  device: BlockDevice;
+  /** An empty file that becomes the device. */
+  path: string;
+  workers: number;
+  reader?: ReaderModule;
+  log: Logger;
+}
+
+/**
+ * Serves a device as the file `path`: the root of this FUSE mount is a regular file, so there are no
+ * names to look up. Worker threads block on /dev/fuse and answer hits; this thread answers the rest.
+ */
+export class FuseServer {
+  readonly path: string;
+  /** Resolves when every worker has ended, which they do when the file is unmounted. */
+  readonly ended: Promise<void>;
+  /** Resolves when the kernel has agreed on the protocol; rejects when the server fails first. */
+  readonly ready: Promise<void>;
+  readonly #fd: number;
+  readonly #answers: FuseAnswers;
+  readonly #log: Logger;
+  #isMounted = false;
+
+  /** Mounts, and starts the workers. Throws the errno of open or mount. */
+  constructor(options: FuseServerOptions) {
+    const { device, path, log } = options;
+    this.path = path;
+    this.#log = log;
+    this.#fd = openSync('/dev/fuse', 'r+');
+    this.#answers = new FuseAnswers(this.#fd, device, log);
+    try {
+      // This one may run here: the kernel does not wait for the server's answer to INIT.
+      mount({
+        source: ownerTag(device.id),
+        target: path,
+        type: 'fuse.replaybd',
+        flags: mountFlags.noSetuid | mountFlags.noDevices | mountFlags.noAccessTime,
+        data:
+          `fd=${this.#fd},rootmode=100444,user_id=0,group_id=0,allow_other,default_permissions,` +
+          `max_read=${fuseLimits.readBytesMax}`,
+      });
+    } catch (error) {
+      closeSync(this.#fd);
+      throw error;
+    }
+    this.#isMounted = true;
+    abortAtExit.add(this);
+    const ready = Promise.withResolvers<void>();
+    this.ready = ready.promise;
+    this.ended = this.#startWorkers(options, ready);
+  }
+
+  /** Cuts the connection: every request, waiting or to come, fails. Does not block. */
+  abort(): void {
+    if (!this.#isMounted) return;
+    try {
+      unmount(this.path, unmountFlags.force | unmountFlags.detach);
+    } catch (error) {
+      this.#log.debug({ err: error }, 'fuse: already unmounted');
+    }
+    this.unmounted();
+  }
+
+  /** To be told once the file is unmounted. */
+  unmounted(): void {
+    this.#isMounted = false;
+    abortAtExit.delete(this);
+    this.#answers.interruptAll();
+  }
+
+  /** Releases the connection; only after `ended`, because workers read from it. */
+  close(): void {
+    assert.ok(!this.#isMounted, 'unmount before close');
+    closeSync(this.#fd);
+  }
+
+  async #startWorkers(
+    options: FuseServerOptions,
+    ready: PromiseWithResolvers<void>,
+  ): Promise<void> {
+    const exits = Array.from({ length: options.workers }, (_, index) => {
+      const worker = new Worker(siblingModule('fuse-worker', import.meta.url), {
+        name: `replaybd-fuse-${index}`,
+        workerData: workerDataFor(options, this.#fd, index),
+      });
+      worker.on('message', (message: WorkerMessage) => this.#take(message, ready));
+      worker.on('error', (error) => this.#fail(error, ready));
+      return new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+    });
+    await Promise.all(exits);
+    ready.reject(new ReplaybdError('ERR_FUSE_ENDED', `${this.path}: unmounted while it started`));
+  }
+
+  #take(message: WorkerMessage, ready: PromiseWithResolvers<void>): void {
+    switch (message.kind) {
+      case 'ready':
+        if (message.refusal === null) return ready.resolve();
+        return this.#fail(new Error(message.refusal), ready);
+      case 'interrupt':
+        return this.#answers.interrupt(message.unique);
+      case 'fault':
+        this.#log.error(
+          { path: this.path },
+          `fuse: reading local bytes failed: ${message.message}`,
+        );
+        return;
+      default:
+        return this.#answers.take(message);
+    }
+  }
+
+  /** One worker less could mean requests that nobody answers: better an error for everybody. */
+  #fail(cause: unknown, ready: PromiseWithResolvers<void>): void {
+    const message = `${this.path}: the FUSE server failed: ${messageOf(cause)}`;
+    this.#log.error({ err: cause }, message);
+    ready.reject(new ReplaybdError('ERR_FUSE_SERVER', message, { cause }));
+    this.abort();
+  }
+}
+
+function workerDataFor(options: FuseServerOptions, fd: number, index: number): FuseWorkerData {
+  const { device, reader } = options;
+  const file: FuseFile = {
+    sizeBytes: device.virtualSizeBytes,
+    readOnly: device.writer === undefined,
+  };
+  return {
+    fd,
+    file,
+    readerModule: (reader?.url ?? siblingModule('../../device/cached-reader', import.meta.url))
+      .href,
+    readerData: reader === undefined ? device.shared : reader.data,
+    // Ring 0 is this thread's.
+    ringIndex: index + 1,
+    servesHits: file.readOnly,
+    seeksHoles: device.extents !== undefined,
+  };
+}
+
+/**
+ * A process that exits joins its threads first, and a worker that waits for the kernel never ends.
+ * So a process that exits without closing its servers aborts them.
+ */
+const abortAtExit = new Set<FuseServer>();
+process.on('exit', () => {
+  for (const server of abortAtExit) server.abort();
+});
