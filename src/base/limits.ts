@@ -210,6 +210,8 @@ export const controlLimits = {
   requestMsMax: 10_000,
   /** A reply has to begin within this time; ending a recording may write a large trace. */
   replyMsMax: 120_000,
+  /** How long close() waits for requests in progress. */
+  closeMsMax: 5_000,
   connectionsMax: 64,
 } as const;
 
@@ -229,4 +231,16 @@ export const readListLimits = {
 
 export const serviceConfigLimits = {
   fileBytesMax: 1024 * 1024,
+} as const;
+
+export const prefetchLimits = {
+  /** Plan ranges the coalescer looks at together; the first window is small, to begin at once. */
+  windowRanges: 4096,
+  firstWindowRanges: 64,
+  /** Prefetch requests handed to the fetcher that have not ended. */
+  outstandingMax: 64,
+  /** Requests in a row that fail before a replay gives up. */
+  failuresMax: 32,
+  failureDelayMsMin: 50,
+  failureDelayMsMax: 5000,
 } as const;
