@@ -1,0 +1,180 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import { ReplaybdError } from '../base/errors.ts';
+import { buildImage, type BuiltImage } from '../image/build/image.ts';
+import { layoutDeviceConfig, registryDeviceConfig } from '../image/build/device-config.ts';
+import type { BuildProgress } from '../image/build/layers.ts';
+import { addToLayout, isLayout } from '../image/build/oci-layout.ts';
+import { pushImage } from '../image/build/push-image.ts';
+import type { ZFileAlgorithm } from '../image/zfile/format.ts';
+import { createRegistryClient, type RegistryClient } from '../registry/client.ts';
+import { dockerCredentials } from '../registry/docker-credentials.ts';
+
+interface BuildFlags {
+  rootfs: string[];
+  tag: string;
+  layout?: string;
+  push?: string;
+  algorithm: ZFileAlgorithm;
+  bs: number;
+  virtualSize?: number;
+  platform?: string;
+  entrypoint?: string[];
+  cmd?: string[];
+  env?: string[];
+  json?: boolean;
+}
+
+/** `replaybd image build` and `replaybd image config`. */
+export function register(program: Command): void {
+  const image = program.command('image').description('make overlaybd images and describe them');
+  image
+    .command('build')
+    .description('make an overlaybd image of directories, without a mount or a daemon')
+    .requiredOption('--rootfs <dir>', 'content; repeat it for more layers, bottom first', collect)
+    .option('--tag <name>', 'name of the image in the layout', 'latest')
+    .option('--layout <dir>', 'write an OCI image layout, or add to it')
+    .option('--push <reference>', 'push to a registry (http:// in front for one without TLS)')
+    .addOption(
+      new Option('--algorithm <name>', 'compression').choices(['lz4', 'zstd']).default('lz4'),
+    )
+    .option('--bs <KiB>', 'compressed block: 4, 8, 16, 32 or 64', positive, 4)
+    .option('--virtual-size <GiB>', 'size of the disk (default: content x 1.25 + 64 MiB)', positive)
+    .option('--platform <os/arch>', "platform (default: this machine's)")
+    .option('--entrypoint <word>', 'repeat it for more words', collect)
+    .option('--cmd <word>', 'repeat it for more words', collect)
+    .option('--env <NAME=value>', 'repeat it for more', collect)
+    .option('--json', 'print the result as JSON')
+    .action(build);
+  image
+    .command('config')
+    .description("write overlaybd's config.v1.json of an image")
+    .argument('<image>', 'oci:DIR[:TAG], a layout folder, or a registry reference')
+    .option('-o, --output <file>', 'write to a file instead of standard output')
+    .action(config);
+}
+
+async function build(flags: BuildFlags): Promise<void> {
+  if (flags.layout === undefined && flags.push === undefined) {
+    throw new ReplaybdError('ERR_USAGE', 'image build: say where to: --layout DIR, --push REF.');
+  }
+  await withWorkFolder(flags.layout, async (workFolder, signal) => {
+    const image = await buildImage({
+      rootfs: flags.rootfs,
+      workFolder,
+      algorithm: flags.algorithm,
+      blockBytes: flags.bs * 1024,
+      virtualSizeBytes: flags.virtualSize === undefined ? undefined : flags.virtualSize * 1024 ** 3,
+      platform: flags.platform === undefined ? undefined : parsePlatform(flags.platform),
+      process: { entrypoint: flags.entrypoint, cmd: flags.cmd, env: flags.env },
+      onProgress: progressLine(),
+      signal,
+    });
+    const { push } = flags;
+    if (push !== undefined) {
+      await withRegistry((client) => pushImage(client, push, image, signal));
+    }
+    if (flags.layout !== undefined) await addToLayout(flags.layout, image, flags.tag);
+    printResult(image, flags.json === true);
+  });
+}
+
+async function config(image: string, flags: { output?: string }): Promise<void> {
+  const layout = parseLayout(image);
+  const found =
+    layout === null
+      ? await withRegistry((client) => registryDeviceConfig(client, image))
+      : await layoutDeviceConfig(layout.folder, layout.tag);
+  const text = `${JSON.stringify(found, null, 2)}\n`;
+  if (flags.output === undefined) process.stdout.write(text);
+  else await writeFile(flags.output, text);
+}
+
+/** Work happens beside the target, and leaves nothing there when it fails or is interrupted. */
+async function withWorkFolder(
+  layout: string | undefined,
+  work: (folder: string, signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const stop = new AbortController();
+  const interrupt = () => stop.abort(new ReplaybdError('ERR_INTERRUPTED', 'interrupted.'));
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, interrupt);
+  if (layout !== undefined) await mkdir(layout, { recursive: true });
+  const folder = await mkdtemp(join(layout ?? tmpdir(), '.replaybd-build-'));
+  try {
+    await work(folder, stop.signal);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+    for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, interrupt);
+  }
+}
+
+async function withRegistry<T>(work: (client: RegistryClient) => Promise<T>): Promise<T> {
+  const client = createRegistryClient({ credentials: dockerCredentials() });
+  try {
+    return await work(client);
+  } finally {
+    await client.close();
+  }
+}
+
+function printResult(image: BuiltImage, asJson: boolean): void {
+  const { digest } = image.manifest.descriptor;
+  const layers = image.layers.map(({ digest, sizeBytes, dataBytes, uuid }) => {
+    return { digest, sizeBytes, dataBytes, uuid };
+  });
+  if (asJson) {
+    const { virtualSizeBytes } = image;
+    process.stdout.write(`${JSON.stringify({ manifest: digest, virtualSizeBytes, layers })}\n`);
+    return;
+  }
+  for (const layer of layers) {
+    process.stdout.write(
+      `layer ${layer.digest} ${mebibytes(layer.sizeBytes)} (${mebibytes(layer.dataBytes)} of data)\n`,
+    );
+  }
+  process.stdout.write(`image ${digest}\n`);
+}
+
+/** On a terminal, one line that is rewritten at most ten times a second and then erased. */
+function progressLine(): ((progress: BuildProgress) => void) | undefined {
+  if (!process.stderr.isTTY) return undefined;
+  let shownAtMs = 0;
+  process.once('exit', () => process.stderr.write('\r\x1b[K'));
+  return ({ phase, layer, bytes }) => {
+    const nowMs = performance.now();
+    if (nowMs - shownAtMs < 100) return;
+    shownAtMs = nowMs;
+    process.stderr.write(`\r\x1b[Klayer ${layer + 1}: ${phase} ${mebibytes(bytes)}`);
+  };
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
+}
+
+/** `oci:DIR[:TAG]`, as skopeo writes it, or a folder that is a layout. */
+function parseLayout(image: string): { folder: string; tag: string | null } | null {
+  if (!image.startsWith('oci:')) return isLayout(image) ? { folder: image, tag: null } : null;
+  const [, folder = '', tag = null] = /^oci:([^:]*)(?::(.+))?$/.exec(image) ?? [];
+  return { folder, tag };
+}
+
+function parsePlatform(text: string): { os: string; architecture: string; variant?: string } {
+  const [os = '', architecture = '', variant] = text.split('/');
+  if (os === '' || architecture === '') {
+    throw new ReplaybdError('ERR_USAGE', `--platform: expected os/architecture, found ${text}.`);
+  }
+  return { os, architecture, ...(variant === undefined ? {} : { variant }) };
+}
+
+function collect(value: string, previous: string[] = []): string[] {
+  return [...previous, value];
+}
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (Number.isFinite(value) && value > 0) return value;
+  throw new InvalidArgumentError('expected a number above 0.');
+}

@@ -1,0 +1,94 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { open, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { SECTOR_BYTES } from '../../base/limits.ts';
+import { FileSink } from '../byte-sink.ts';
+import { writeCommittedLayer, type LsmtExtent } from '../lsmt/writer.ts';
+import { TarWrapperSink } from '../tar-wrapper.ts';
+import type { ZFileAlgorithm } from '../zfile/format.ts';
+import { ZFileWriter } from '../zfile/writer.ts';
+
+export interface LayerFileOptions {
+  virtualSizeBytes: number;
+  uuid: string;
+  parentUuid: string | null;
+  algorithm: ZFileAlgorithm;
+  /** Of a ZFile block. */
+  blockBytes: number;
+}
+
+/** A layer's blob, as registries store it, in a file. */
+export interface LayerFile {
+  /** Named after its digest. */
+  path: string;
+  /** Of the whole blob; also its diff id, since the tar is not compressed. */
+  digest: string;
+  sizeBytes: number;
+  /** Data the layer holds, uncompressed. */
+  dataBytes: number;
+}
+
+/**
+ * A UUID (36 characters) that follows from a layer's parent, size and extents, so that equal content
+ * gives an equal layer. Its digits are plain hash, as overlaybd's own derived ones are.
+ */
+export async function layerUuid(
+  parentUuid: string | null,
+  virtualSizeBytes: number,
+  extents: AsyncIterable<LsmtExtent>,
+): Promise<string> {
+  const hash = createHash('sha256');
+  hash.update(`replaybd layer\n${parentUuid ?? ''}\n${virtualSizeBytes}\n`);
+  for await (const extent of extents) {
+    hash.update(`${extent.lba} ${extent.sectors} ${extent.zeroed === true}\n`);
+    if (!extent.zeroed) hash.update(extent.data);
+  }
+  const digits = hash.digest('hex');
+  const groups = [
+    digits.slice(0, 8),
+    digits.slice(8, 12),
+    digits.slice(12, 16),
+    digits.slice(16, 20),
+    digits.slice(20, 32),
+  ];
+  return groups.join('-').toUpperCase();
+}
+
+/** Writes extents as LSMT inside a ZFile inside a tar to a new file in `folder`. */
+export async function writeLayerFile(
+  folder: string,
+  options: LayerFileOptions,
+  extents: AsyncIterable<LsmtExtent>,
+): Promise<LayerFile> {
+  const partial = join(folder, `${options.uuid}.partial`);
+  const file = await open(partial, 'wx');
+  try {
+    const tar = new TarWrapperSink(new FileSink(file));
+    const { algorithm, blockBytes, virtualSizeBytes, uuid, parentUuid } = options;
+    const zfile = new ZFileWriter(tar, { algorithm, blockBytes });
+    const written = await writeCommittedLayer(
+      zfile,
+      { virtualSizeBytes, uuid, parentUuid },
+      extents,
+    );
+    await zfile.finish();
+    const sizeBytes = await tar.finish();
+    await file.datasync();
+    const hex = await sha256OfFile(partial);
+    const path = join(folder, hex);
+    await rename(partial, path);
+    const dataBytes = written.dataSectors * SECTOR_BYTES;
+    return { path, digest: `sha256:${hex}`, sizeBytes, dataBytes };
+  } finally {
+    await file.close();
+  }
+}
+
+async function sha256OfFile(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) {
+    hash.update(chunk as Buffer);
+  }
+  return hash.digest('hex');
+}
