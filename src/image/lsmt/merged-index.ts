@@ -4,8 +4,8 @@ import { ZERO_LAYER, type MergedIndexMap } from '../stack-map.ts';
 import type { LsmtEntryColumns } from './index-entries.ts';
 import { overlayLayers, type Segments } from './overlay.ts';
 
-/** Two buckets a segment keep most lookups to one comparison. */
-const BUCKETS_PER_SEGMENT = 2;
+/** Enough buckets that most lookups need at most one comparison. */
+const BUCKETS_PER_SEGMENT = 4;
 const BUCKETS_MAX = 2 ** 26;
 /** About how long a joined segment may become. */
 const JOINED_SECTORS_MAX = 2 ** 30;
