@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict';
+import type { Lane, RangeSource } from '../blob/blob.ts';
+import type { Clock } from '../base/clock.ts';
+import type { BlobRoute } from './blob-route.ts';
+import { publicUrl, RegistryError } from './errors.ts';
+import { header, parseContentRange } from './headers.ts';
+import { RangeSink } from './range-sink.ts';
+import { Remembered } from './remembered.ts';
+import { withHeadTap } from './session.ts';
+import { statusError } from './status-error.ts';
+import type { ResponseHead } from './transport.ts';
+
+/** Origins of one blob whose ETags are compared. */
+const ORIGINS_MAX = 16;
+
+/** Ranges of one registry blob. Many sources may share a route; closing one leaves it to others. */
+export class RegistryBlobSource implements RangeSource {
+  readonly name: string;
+  readonly #route: BlobRoute;
+  readonly #digest: string;
+  readonly #clock: Clock;
+  readonly #etags = new Remembered<string>(ORIGINS_MAX);
+  readonly #closed = new AbortController();
+  #sizeBytes: number | null;
+  #sizePending: Promise<number> | null = null;
+
+  constructor(route: BlobRoute, digest: string, sizeBytes: number | null, clock: Clock) {
+    this.name = publicUrl(route.url);
+    this.#route = route;
+    this.#digest = digest;
+    this.#sizeBytes = sizeBytes;
+    this.#clock = clock;
+  }
+
+  /** The size, asked with a request for the first byte when nothing has told it before. */
+  async size(signal?: AbortSignal): Promise<number> {
+    if (this.#sizeBytes !== null) return this.#sizeBytes;
+    this.#sizePending ??= this.#askSize().finally(() => (this.#sizePending = null));
+    if (signal === undefined) return this.#sizePending;
+    return abandonable(this.#sizePending, signal);
+  }
+
+  async fetch(
+    offset: number,
+    length: number,
+    options: { lane: Lane; signal: AbortSignal; onData: (chunk: Uint8Array) => void },
+  ): Promise<void> {
+    assert(Number.isSafeInteger(offset) && offset >= 0, `offset ${offset}`);
+    assert(Number.isSafeInteger(length) && length > 0, `length ${length}`);
+    assert(this.#sizeBytes === null || offset + length <= this.#sizeBytes, 'range beyond the blob');
+    const expected = { offset, length, sizeBytes: this.#sizeBytes, digest: this.#digest };
+    const sink = new RangeSink(this.#route.url, expected, options.onData);
+    const tapped = withHeadTap(sink, (head) => this.#checkEtag(head));
+    const request = {
+      headers: { range: `bytes=${offset}-${offset + length - 1}` },
+      lane: options.lane,
+      signal: AbortSignal.any([options.signal, this.#closed.signal]),
+    };
+    const head = await this.#route.exchange(request, tapped);
+    if (head.status !== 206 && head.status !== 200) throw this.#refusal(head, sink.otherBody);
+    sink.finish();
+    this.#sizeBytes ??= sink.learnedSizeBytes;
+  }
+
+  async close(): Promise<void> {
+    const reason = `${this.name}: the blob was closed.`;
+    this.#closed.abort(new RegistryError('ERR_BLOB_CLOSED', reason));
+  }
+
+  async #askSize(): Promise<number> {
+    const signal = this.#closed.signal;
+    try {
+      await this.fetch(0, 1, { lane: 'demand', signal, onData: () => undefined });
+    } catch (error) {
+      if (error instanceof EmptyBlobError) this.#sizeBytes = 0;
+      else throw error;
+    }
+    assert(this.#sizeBytes !== null);
+    return this.#sizeBytes;
+  }
+
+  /** Strong ETags of one origin must agree: the bytes of a digest never change. */
+  #checkEtag(head: ResponseHead): void {
+    const etag = header(head.headers, 'etag');
+    if (etag === null || etag.startsWith('W/') || (head.status !== 200 && head.status !== 206)) {
+      return;
+    }
+    const first = this.#etags.getOrCreate(head.url.origin, () => etag);
+    if (first === etag) return;
+    throw new RegistryError(
+      'ERR_BLOB_CHANGED',
+      `${this.name}: expected the ETag of the first answer, found another. ` +
+        'A blob never changes; a cache before the registry is broken.',
+    );
+  }
+
+  #refusal(head: ResponseHead, body: Uint8Array): RegistryError {
+    if (head.status !== 416) return statusError(head.url, head, body, this.#clock.wallMs());
+    const range = parseContentRange(header(head.headers, 'content-range') ?? '');
+    const total = range?.kind === 'unsatisfied' ? range.total : null;
+    const message =
+      `${this.name}: expected a range inside the blob, found status 416` +
+      `${total === null ? '' : ` (the blob has ${total} bytes)`}. The known size is wrong.`;
+    const isEmpty = total === 0 && this.#sizeBytes === null;
+    return isEmpty
+      ? new EmptyBlobError('ERR_CONTENT_RANGE', message, { status: 416 })
+      : new RegistryError('ERR_CONTENT_RANGE', message, { status: 416 });
+  }
+}
+
+/** The first byte was asked of a blob that has none. */
+class EmptyBlobError extends RegistryError {}
+
+/** One of several waiters may leave without ending what the others wait for. */
+async function abandonable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(signal.reason);
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}

@@ -1,0 +1,216 @@
+import { readFileSync } from 'node:fs';
+import type { Readable } from 'node:stream';
+import { getCACertificates } from 'node:tls';
+import { Pool, type Dispatcher } from 'undici';
+import { messageOf, ReplaybdError } from '../base/errors.ts';
+import type { Lane } from '../blob/blob.ts';
+import { networkError } from './network-error.ts';
+
+export interface TransportOptions {
+  /** Sockets an origin gets in each lane. Default 8 for demand, 16 for prefetch. */
+  connections?: Partial<Record<Lane, number>>;
+  /** PEM files of authorities trusted beside Node's own. */
+  caFiles?: readonly string[];
+  /** overlaybd's certConfig: the client certificate shown to registries, never to other hosts. */
+  clientCertificate?: { certFile: string; keyFile: string };
+  connectTimeoutMs?: number;
+  headersTimeoutMs?: number;
+  /** Longest silence inside a body. */
+  bodyTimeoutMs?: number;
+  /** How long an idle connection is kept. */
+  keepAliveMs?: number;
+}
+
+export interface HttpRequest {
+  url: URL;
+  method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH';
+  lane: Lane;
+  headers: Record<string, string>;
+  body?: Uint8Array | Readable;
+  signal?: AbortSignal;
+  /** The receiver is a registry, not a host it pointed to. */
+  isRegistry?: boolean;
+}
+
+export interface ResponseHead {
+  /** What answered. */
+  url: URL;
+  status: number;
+  headers: Readonly<Record<string, string | string[] | undefined>>;
+}
+
+/** Receives one response. Throwing from either method aborts the exchange with that error. */
+export interface BodySink {
+  onHead(head: ResponseHead): void;
+  /** The chunk is only valid during the call. */
+  onData(chunk: Uint8Array): void;
+}
+
+const DEFAULT_CONNECTIONS: Record<Lane, number> = { demand: 8, prefetch: 16 };
+
+/**
+ * HTTP/1.1 over undici pools: one pool for each origin and lane, so that a prefetch never occupies
+ * a socket a demand read could use. Knows nothing of registries; follows no redirect.
+ */
+export class Transport {
+  readonly #options: TransportOptions;
+  readonly #pools = new Map<string, Pool>();
+  readonly #authorities: string[] | null;
+  readonly #identity: { cert: string; key: string } | null;
+
+  constructor(options: TransportOptions) {
+    this.#options = options;
+    const caFiles = options.caFiles ?? [];
+    this.#authorities =
+      caFiles.length === 0 ? null : [...getCACertificates('default'), ...caFiles.map(readPem)];
+    const pair = options.clientCertificate;
+    this.#identity =
+      pair === undefined ? null : { cert: readPem(pair.certFile), key: readPem(pair.keyFile) };
+  }
+
+  /**
+   * Sends a request and resolves when the whole response went through `sink`. Rejects with what
+   * the sink threw, the signal's reason, or a RegistryError of the network.
+   */
+  exchange(request: HttpRequest, sink: BodySink): Promise<ResponseHead> {
+    return new Promise((resolve, reject) => {
+      const handler = new ExchangeHandler(request, sink, resolve, reject);
+      if (!handler.watchSignal()) return;
+      this.#pool(request).dispatch(
+        {
+          method: request.method,
+          path: request.url.pathname + request.url.search,
+          headers: request.headers,
+          body: request.body ?? null,
+        },
+        handler,
+      );
+    });
+  }
+
+  async close(): Promise<void> {
+    const pools = [...this.#pools.values()];
+    this.#pools.clear();
+    await Promise.all(pools.map((pool) => pool.destroy()));
+  }
+
+  #pool(request: HttpRequest): Pool {
+    const showsIdentity = request.isRegistry === true && this.#identity !== null;
+    const key = `${request.lane} ${showsIdentity} ${request.url.origin}`;
+    const existing = this.#pools.get(key);
+    if (existing !== undefined) return existing;
+    const { connections, connectTimeoutMs, headersTimeoutMs, bodyTimeoutMs } = this.#options;
+    const pool = new Pool(request.url.origin, {
+      connections: connections?.[request.lane] ?? DEFAULT_CONNECTIONS[request.lane],
+      pipelining: 1,
+      allowH2: false,
+      headersTimeout: headersTimeoutMs ?? 30_000,
+      bodyTimeout: bodyTimeoutMs ?? 30_000,
+      keepAliveTimeout: this.#options.keepAliveMs ?? 60_000,
+      connect: {
+        timeout: connectTimeoutMs ?? 10_000,
+        ...(this.#authorities === null ? {} : { ca: this.#authorities }),
+        ...(showsIdentity ? this.#identity : {}),
+      },
+    });
+    this.#pools.set(key, pool);
+    return pool;
+  }
+}
+
+/** One exchange; settles its promise exactly once. */
+class ExchangeHandler implements Dispatcher.DispatchHandler {
+  readonly #request: HttpRequest;
+  readonly #sink: BodySink;
+  readonly #resolve: (head: ResponseHead) => void;
+  readonly #reject: (error: unknown) => void;
+  readonly #onAbort = (): void => this.#fail(this.#request.signal?.reason);
+  #controller: Dispatcher.DispatchController | null = null;
+  #head: ResponseHead | null = null;
+  #settled = false;
+
+  constructor(
+    request: HttpRequest,
+    sink: BodySink,
+    resolve: (head: ResponseHead) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#request = request;
+    this.#sink = sink;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  /** False when the signal had fired already: nothing is to be sent. */
+  watchSignal(): boolean {
+    const { signal } = this.#request;
+    if (signal?.aborted === true) {
+      this.#fail(signal.reason);
+      return false;
+    }
+    signal?.addEventListener('abort', this.#onAbort, { once: true });
+    return true;
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    // Given up while it waited for a socket: release the socket unused.
+    if (this.#settled) controller.abort(new Error('given up while queued'));
+  }
+
+  onResponseStart(
+    _controller: Dispatcher.DispatchController,
+    status: number,
+    headers: ResponseHead['headers'],
+  ): void {
+    if (this.#settled || status < 200) return;
+    const head = { url: this.#request.url, status, headers };
+    this.#head = head;
+    this.#guard(() => this.#sink.onHead(head));
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Uint8Array): void {
+    if (!this.#settled) this.#guard(() => this.#sink.onData(chunk));
+  }
+
+  onResponseEnd(): void {
+    if (this.#settled || this.#head === null) return;
+    this.#settle();
+    this.#resolve(this.#head);
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    this.#fail(networkError(this.#request.url, error));
+  }
+
+  #guard(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (this.#settled) return;
+    this.#settle();
+    this.#reject(error);
+    this.#controller?.abort(error instanceof Error ? error : new Error('given up'));
+  }
+
+  #settle(): void {
+    this.#settled = true;
+    this.#request.signal?.removeEventListener('abort', this.#onAbort);
+  }
+}
+
+function readPem(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new ReplaybdError('ERR_REGISTRY_CERTIFICATE', `${path}: ${messageOf(error)}`, {
+      cause: error,
+      errno: 'EINVAL',
+    });
+  }
+}
