@@ -47,6 +47,8 @@ export const nbdLimits = {
   outstandingBytesMax: 32 * 1024 * 1024,
   /** Descriptors of one BLOCK_STATUS reply. */
   descriptorsMax: 4096,
+  /** What a device is asked to describe at a time, in bytes. */
+  extentsStepBytes: 16 * 1024 * 1024,
   /** Content chunks of one structured READ reply. */
   chunksMax: 64,
   /** A shorter run of zeros travels as data: a chunk of its own would cost more. */

@@ -10,6 +10,7 @@ const PRIVATE_UMASK = 0o177;
 /**
  * Listens on a unix socket of mode 0600. A socket file that nobody answers on any more is
  * replaced; ERR_SOCKET_IN_USE when a process does, ERR_SOCKET_PATH when something else is there.
+ * For the main thread only: a worker cannot change the file mode mask.
  */
 export async function listenOnUnixSocket(server: Server, socketPath: string): Promise<void> {
   if (socketPath === '' || Buffer.byteLength(socketPath) > SOCKET_PATH_BYTES_MAX) {

@@ -61,6 +61,8 @@ export async function startControl(options: ControlOptions): Promise<Control> {
   server.requestTimeout = controlLimits.requestMsMax;
   server.headersTimeout = controlLimits.requestMsMax;
   await listenOnUnixSocket(server, socketPath);
+  // Such as a process out of file descriptors: requests in progress go on.
+  server.on('error', (error) => log.error({ err: error }, 'control API cannot accept a client'));
   let closing: Promise<void> | null = null;
   return {
     socketPath,

@@ -125,30 +125,13 @@ test(
     const copy = join(folder, 'copy');
     await expectSuccess('nbdcopy', ['--connections=4', '--requests=32', uri, copy]);
     assert.ok(device.bytes.equals(await readFile(copy)));
-    // Holes are not asked for, so that only blocks with data were fetched.
-    await expectSuccess('nbdcopy', ['--allocated', '--no-extents', uri, copy]);
+    // What is a hole was neither asked for nor fetched.
+    assert.ok(device.missing > 0);
+    await expectSuccess('nbdcopy', ['--no-extents', uri, copy]);
     assert.ok(device.bytes.equals(await readFile(copy)));
-    assert.equal(device.missing, 0);
+    assert.ok(device.missing > 0);
   },
 );
-
-test('qemu-img converts, compares and maps', { skip: skipWithout('qemu-img') }, async (t) => {
-  const { uri, device, folder } = await serve(t, slow);
-  const raw = join(folder, 'raw');
-  await expectSuccess('qemu-img', ['convert', '-O', 'raw', uri, raw]);
-  assert.ok(device.bytes.equals(await readFile(raw)));
-  const compared = await expectSuccess('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', uri, raw]);
-  assert.match(compared, /identical/);
-  const map = JSON.parse(
-    await expectSuccess('qemu-img', ['map', '--output=json', '-f', 'raw', uri]),
-  ) as { start: number; length: number; zero: boolean }[];
-  const holeBytes = map.reduce((sum, { length, zero }) => sum + (zero ? length : 0), 0);
-  assert.ok(holeBytes > SIZE_BYTES / 4);
-  for (const { start, length, zero } of map) {
-    const bytes = device.bytes.subarray(start, start + length);
-    assert.equal(zero, isZero(bytes));
-  }
-});
 
 test(
   'qemu-io reads and flushes, and is refused a write',

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { nbdLimits } from '../../base/limits.ts';
 import type { ByteRange } from '../../base/range.ts';
 import type { DeviceExtent } from '../../device/block-device.ts';
@@ -5,22 +6,30 @@ import type { NbdDevice } from './export.ts';
 
 /**
  * The device's extents from the range's start, alike neighbours joined, at most `countMax`. They
- * may end before the range does, which the protocol allows; at least one is given.
+ * may end before the range does, which the protocol allows; at least one is given. The device is
+ * asked step by step, so that a client's question about all of a disk costs what its answer does.
  */
 export function statusExtents(
   device: NbdDevice,
   range: ByteRange,
   countMax: number,
 ): DeviceExtent[] {
-  const found = device.extents?.(range.offset, range.length) ?? [];
   const joined: DeviceExtent[] = [];
-  for (const extent of found) {
-    const last = joined.at(-1);
-    if (last !== undefined && last.zero === extent.zero) last.length += extent.length;
-    else if (joined.length === countMax) break;
-    else joined.push({ ...extent });
+  const end = range.offset + range.length;
+  let position = range.offset;
+  while (position < end) {
+    const length = Math.min(end - position, nbdLimits.extentsStepBytes);
+    const found = device.extents?.(position, length) ?? [{ offset: position, length, zero: false }];
+    assert(found[0]?.offset === position, 'extents start where they were asked for');
+    for (const extent of found) {
+      const last = joined.at(-1);
+      if (last !== undefined && last.zero === extent.zero) last.length += extent.length;
+      else if (joined.length === countMax) return joined;
+      else joined.push({ ...extent });
+      position += extent.length;
+    }
   }
-  return joined.length > 0 ? joined : [{ ...range, zero: false }];
+  return joined;
 }
 
 /**

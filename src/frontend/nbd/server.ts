@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { resolve } from 'node:path';
@@ -48,6 +49,8 @@ export async function startNbd(
   });
   server.maxConnections = nbdLimits.connectionsMax;
   const authority = await listen(server, options);
+  // Such as a process out of file descriptors: the clients that are connected stay.
+  server.on('error', (error) => log.error({ err: error }, 'NBD server cannot accept a client'));
   const [name = ''] = exports.keys();
   let closing: Promise<void> | null = null;
   return {
@@ -59,7 +62,9 @@ export async function startNbd(
 
 function nameExports(devices: NbdDevice | readonly NbdDevice[], single: string): NbdExports {
   if ('id' in devices) return new Map([[single, devices]]);
-  return new Map(devices.map((device) => [device.id, device]));
+  const exports = new Map(devices.map((device) => [device.id, device]));
+  assert(exports.size === devices.length, 'device ids are unique in a process');
+  return exports;
 }
 
 interface Authority {
