@@ -119,7 +119,7 @@ test('checkpoints come when something is new, one at a time, and before the last
   clock.ms += 2000;
   recording.tick();
   clock.ms += 2000;
-  recording.access(2000, 1_000_000, 512);
+  recording.access(2000, 1_024_000, 512);
   recording.tick();
   assert.deepEqual(order, ['begin checkpoint']);
   const stopped = recording.stop('request');

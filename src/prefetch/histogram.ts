@@ -1,0 +1,47 @@
+const BUCKETS_PER_DOUBLING = 8;
+const BUCKETS = 256;
+
+/**
+ * Latencies in logarithmic buckets from 1 us to about 70 minutes; a percentile is at most 9 % too
+ * large. Adding allocates nothing.
+ */
+export class LatencyHistogram {
+  readonly #counts = new Float64Array(BUCKETS);
+  #count = 0;
+  #sumMs = 0;
+  #maxMs = 0;
+
+  get count(): number {
+    return this.#count;
+  }
+
+  get sumMs(): number {
+    return this.#sumMs;
+  }
+
+  get maxMs(): number {
+    return this.#maxMs;
+  }
+
+  add(latencyMs: number): void {
+    const us = Math.max(latencyMs * 1000, 1);
+    const bucket = Math.min(Math.ceil(Math.log2(us) * BUCKETS_PER_DOUBLING), BUCKETS - 1);
+    this.#counts[bucket] += 1;
+    this.#count += 1;
+    this.#sumMs += latencyMs;
+    this.#maxMs = Math.max(this.#maxMs, latencyMs);
+  }
+
+  /** The latency in ms that a part `quantile` (0 to 1) does not exceed; 0 when empty. */
+  percentileMs(quantile: number): number {
+    const rank = Math.max(1, Math.ceil(quantile * this.#count));
+    let seen = 0;
+    for (let bucket = 0; bucket < BUCKETS; bucket += 1) {
+      seen += this.#counts[bucket];
+      if (this.#count > 0 && seen >= rank) {
+        return Math.min(2 ** (bucket / BUCKETS_PER_DOUBLING) / 1000, this.#maxMs);
+      }
+    }
+    return 0;
+  }
+}

@@ -1,0 +1,193 @@
+import type { Blob } from '../blob/blob.ts';
+import type { Clock } from '../base/clock.ts';
+import { codeOf, messageOf } from '../base/errors.ts';
+import { GRANULE_BYTES, prefetchLimits } from '../base/limits.ts';
+import type { Logger } from '../base/log.ts';
+import type { ByteRange } from '../base/range.ts';
+import type { Trace } from '../trace/trace.ts';
+import {
+  coalesce,
+  defaultCoalesceOptions,
+  type CoalesceOptions,
+  type DueRange,
+  type PrefetchRequest,
+} from './coalesce.ts';
+
+/** What a replay needs of the fetcher: its prefetch lane. */
+export interface PrefetchLane {
+  /** Resolves when the range is in the cache; rejects when it will not be, or is aborted. */
+  prefetch(blob: Blob, range: ByteRange, options: { signal: AbortSignal }): Promise<void>;
+}
+
+export interface ReplayOptions {
+  readonly trace: Pick<Trace, 'image' | 'plan'>;
+  /** The image's blobs by digest. They need not be open as layers. */
+  readonly blobs: ReadonlyMap<string, Blob>;
+  readonly lane: PrefetchLane;
+  /** Bytes a replay may ask for. */
+  readonly budgetBytes: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly coalesce?: CoalesceOptions;
+  readonly outstandingMax?: number;
+}
+
+/** Why a replay ended: its plan, its budget, too many failures in a row, or `cancel`. */
+export type ReplayEnd = 'complete' | 'budget' | 'failed' | 'cancelled';
+
+export interface ReplayCounters {
+  /** Requests handed to the fetcher, and how they ended. */
+  requests: number;
+  done: number;
+  failed: number;
+  /** Bytes asked for; of those, bytes that fill gaps. */
+  requestedBytes: number;
+  gapBytes: number;
+  /** Bytes that were in the cache when their turn came. */
+  presentBytes: number;
+  /** Plan ranges of blobs that the image does not have, or not of that size. */
+  foreignRanges: number;
+}
+
+export interface Replay {
+  readonly counters: Readonly<ReplayCounters>;
+  /** Null while it runs. */
+  readonly end: ReplayEnd | null;
+  /** Resolves when nothing is in flight any more; never rejects. */
+  readonly finished: Promise<ReplayEnd>;
+  /** Aborts what is queued and in flight. */
+  cancel(): void;
+}
+
+/** Prefetches a trace's plan. The first request has left when this returns. */
+export function startReplay(options: ReplayOptions): Replay {
+  return new PlanReplay(options);
+}
+
+class PlanReplay implements Replay {
+  readonly counters: ReplayCounters = {
+    requests: 0,
+    done: 0,
+    failed: 0,
+    requestedBytes: 0,
+    gapBytes: 0,
+    presentBytes: 0,
+    foreignRanges: 0,
+  };
+  readonly finished: Promise<ReplayEnd>;
+  readonly #options: ReplayOptions;
+  /** By the trace's layer number; null where the image at hand has no such blob. */
+  readonly #blobs: readonly (Blob | null)[];
+  readonly #abort = new AbortController();
+  readonly #outstanding = new Set<Promise<void>>();
+  #failuresInRow = 0;
+  #end: ReplayEnd | null = null;
+
+  constructor(options: ReplayOptions) {
+    this.#options = options;
+    this.#blobs = options.trace.image.layers.map((layer) => {
+      const blob = options.blobs.get(layer.digest);
+      return blob !== undefined && blob.sizeBytes === layer.sizeBytes ? blob : null;
+    });
+    this.finished = this.#run();
+  }
+
+  get end(): ReplayEnd | null {
+    return this.#end;
+  }
+
+  cancel(): void {
+    this.#abort.abort(new DOMException('the replay was cancelled', 'AbortError'));
+  }
+
+  async #run(): Promise<ReplayEnd> {
+    const end = await this.#feed();
+    await Promise.all(this.#outstanding);
+    this.#end = this.#abort.signal.aborted ? 'cancelled' : end;
+    this.#options.log.info({ end: this.#end, ...this.counters }, 'replay ended');
+    return this.#end;
+  }
+
+  async #feed(): Promise<ReplayEnd> {
+    const { budgetBytes, outstandingMax = prefetchLimits.outstandingMax } = this.#options;
+    const { counters } = this;
+    const plan = coalesce(this.#knownRanges(), this.#options.coalesce ?? defaultCoalesceOptions);
+    for (const request of plan) {
+      if (this.#abort.signal.aborted) return 'cancelled';
+      const blob = this.#blobs[request.blob];
+      if (blob === null) continue;
+      const range = absentPart(blob, request);
+      counters.presentBytes += request.length - range.length;
+      if (range.length === 0) continue;
+      if (counters.requestedBytes + range.length > budgetBytes) return 'budget';
+      this.#issue(blob, range, request);
+      while (this.#outstanding.size >= outstandingMax) await Promise.race(this.#outstanding);
+      if (this.#failuresInRow > 0 && !(await this.#backOff())) return 'failed';
+    }
+    return 'complete';
+  }
+
+  *#knownRanges(): Generator<DueRange, void, undefined> {
+    const { count, blob, offset, length, dueUs } = this.#options.trace.plan;
+    for (let i = 0; i < count; i += 1) {
+      if (this.#blobs[blob[i]] === null) this.counters.foreignRanges += 1;
+      else yield { blob: blob[i], offset: offset[i], length: length[i], dueUs: dueUs[i] };
+    }
+  }
+
+  #issue(blob: Blob, range: ByteRange, request: PrefetchRequest): void {
+    const { counters } = this;
+    counters.requests += 1;
+    counters.requestedBytes += range.length;
+    counters.gapBytes += Math.min(request.length - request.neededBytes, range.length);
+    const work = this.#fetch(blob, range).finally(() => this.#outstanding.delete(work));
+    this.#outstanding.add(work);
+  }
+
+  async #fetch(blob: Blob, range: ByteRange): Promise<void> {
+    try {
+      await this.#options.lane.prefetch(blob, range, { signal: this.#abort.signal });
+      this.counters.done += 1;
+      this.#failuresInRow = 0;
+    } catch (error) {
+      if (this.#abort.signal.aborted) return;
+      this.counters.failed += 1;
+      this.#failuresInRow += 1;
+      this.#options.log.debug(
+        { blob: blob.name, ...range, code: codeOf(error) },
+        `prefetch failed: ${messageOf(error)}`,
+      );
+    }
+  }
+
+  /** Slows down while requests fail; false when there were too many in a row. */
+  async #backOff(): Promise<boolean> {
+    if (this.#failuresInRow >= prefetchLimits.failuresMax) {
+      this.#options.log.warn({ failures: this.#failuresInRow }, 'replay gives up: requests fail');
+      return false;
+    }
+    const { failureDelayMsMin, failureDelayMsMax } = prefetchLimits;
+    const delayMs = Math.min(failureDelayMsMin * 2 ** this.#failuresInRow, failureDelayMsMax);
+    try {
+      await this.#options.clock.sleep(delayMs, this.#abort.signal);
+    } catch {
+      // Cancelled: the feeder notices by itself.
+    }
+    return true;
+  }
+}
+
+/** A request without the granules at either end that are present already. */
+function absentPart(blob: Blob, range: ByteRange): ByteRange {
+  let { offset } = range;
+  let end = range.offset + range.length;
+  while (offset < end && blob.has(offset, Math.min(GRANULE_BYTES, end - offset))) {
+    offset = Math.min(offset + GRANULE_BYTES, end);
+  }
+  while (offset < end) {
+    const lastGranule = Math.max(offset, Math.floor((end - 1) / GRANULE_BYTES) * GRANULE_BYTES);
+    if (!blob.has(lastGranule, end - lastGranule)) break;
+    end = lastGranule;
+  }
+  return { offset, length: end - offset };
+}
