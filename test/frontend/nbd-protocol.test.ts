@@ -221,6 +221,20 @@ test('block status describes the range, or one extent when asked', async (t) => 
   assert.equal((await client.chunk()).payload.length, 12);
 });
 
+test('block status joins what the device describes step by step', async (t) => {
+  const folder = await temporaryFolder(t);
+  const bytes = Buffer.alloc(3 * nbdLimits.extentsStepBytes);
+  bytes[bytes.length - 1] = 1;
+  const socketPath = join(folder, 'nbd.sock');
+  const frontend = await startNbd(new MemoryDevice(bytes), { socketPath });
+  t.after(frontend.close);
+  const client = await RawClient.transmit(socketPath, true);
+  client.send(STATUS, 4096, bytes.length - 4096);
+  const { payload } = await client.chunk();
+  const words = Array.from({ length: 5 }, (_, index) => payload.readUInt32BE(index * 4));
+  assert.deepEqual(words, [1, bytes.length - 8192, 3, 4096, 0]);
+});
+
 test('cache advice makes later reads hits, and its failures stay unseen', async (t) => {
   const { socketPath, device } = await serve(t, { missEvery: 5 });
   const client = await RawClient.transmit(socketPath, false);
