@@ -39,7 +39,8 @@ export function decodeTrace(bytes: Uint8Array, name = 'trace'): Trace {
   try {
     const minor = checkEnvelope(bytes);
     scanMsgpack(bytes);
-    return parseTrace(unpackr.unpack(bytes), minor > VERSION_MINOR);
+    // The library leaves a property on the array it reads: let that be a view of our own.
+    return parseTrace(unpackr.unpack(bytes.subarray()), minor > VERSION_MINOR);
   } catch (error) {
     const isOurs = error instanceof ReplaybdError && error.code.startsWith('ERR_TRACE_');
     const code = isOurs ? (error.code as `ERR_${string}`) : 'ERR_TRACE_FORMAT';

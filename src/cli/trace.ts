@@ -1,0 +1,123 @@
+import type { Command } from 'commander';
+import { writeFileAtomic } from '../base/atomic-file.ts';
+import { ReplaybdError } from '../base/errors.ts';
+import { createRegistryClient, type RegistryClient } from '../registry/client.ts';
+import { dockerCredentials } from '../registry/docker-credentials.ts';
+import { decodeTrace } from '../trace/decode.ts';
+import { formatSummary, summariseTrace } from '../trace/describe.ts';
+import { listTraces, pullTrace, pushTrace, WORKLOAD_ANNOTATION } from '../trace/referrer.ts';
+import { defaultTraceFolder, imageKey, readTraceFile, TraceStore } from '../trace/store.ts';
+
+interface StoreFlags {
+  store: string;
+}
+
+interface PullFlags extends StoreFlags {
+  workload?: string;
+  output?: string;
+}
+
+/** `replaybd trace`: look into trace files, and move them between disks and registries. */
+export function register(program: Command): void {
+  const trace = program.command('trace').description('inspect and distribute traces');
+  trace
+    .command('show')
+    .description('print what a trace holds')
+    .argument('<file>')
+    .option('--json', 'as JSON')
+    .action(show);
+  trace
+    .command('verify')
+    .description('check a trace file; exits 1 when it is not sound')
+    .argument('<file>')
+    .option('--json', 'as JSON')
+    .action(verify);
+  trace
+    .command('push')
+    .description('attach a trace to an image, as an OCI referrer')
+    .argument('<image>', 'registry reference (http:// in front for one without TLS)')
+    .argument('<file>')
+    .action(push);
+  withStore(trace.command('pull'))
+    .description("fetch an image's latest trace into the local store")
+    .argument('<image>', 'registry reference')
+    .option('--workload <key>', 'of this workload')
+    .option('-o, --output <file>', 'into a file instead of the store')
+    .action(pull);
+  withStore(trace.command('ls'))
+    .description('list the traces of an image in its registry, or of the local store')
+    .argument('[image]', 'registry reference')
+    .action(list);
+}
+
+async function show(file: string, flags: { json?: boolean }): Promise<void> {
+  const bytes = await readTraceFile(file);
+  const summary = summariseTrace(decodeTrace(bytes, file), bytes.length);
+  process.stdout.write(flags.json === true ? json(summary) : formatSummary(summary));
+}
+
+async function verify(file: string, flags: { json?: boolean }): Promise<void> {
+  const bytes = await readTraceFile(file);
+  const { records, plan } = decodeTrace(bytes, file);
+  const facts = { file, ok: true, records: records.count, planRanges: plan.count };
+  const text = `${file}: sound, ${facts.records} records, ${facts.planRanges} plan ranges\n`;
+  process.stdout.write(flags.json === true ? json(facts) : text);
+}
+
+async function push(image: string, file: string): Promise<void> {
+  const bytes = await readTraceFile(file);
+  decodeTrace(bytes, file);
+  const { digest } = await withRegistry((client) => pushTrace(client, image, bytes));
+  process.stdout.write(`${digest}\n`);
+}
+
+async function pull(image: string, flags: PullFlags): Promise<void> {
+  const pulled = await withRegistry((client) => pullTrace(client, image, flags.workload));
+  if (pulled === null) {
+    throw new ReplaybdError(
+      'ERR_TRACE_NOT_FOUND',
+      `${image}: expected a trace${flags.workload === undefined ? '' : ' of this workload'}, ` +
+        'found none in the registry. Record one and push it.',
+    );
+  }
+  const { trace, bytes } = pulled;
+  let path = flags.output;
+  if (path === undefined) {
+    const store = new TraceStore(flags.store);
+    path = await store.put(imageKey(trace.image), trace.workload.key, bytes);
+  } else {
+    await writeFileAtomic(path, bytes);
+  }
+  process.stdout.write(`${path}\n`);
+}
+
+async function list(image: string | undefined, flags: StoreFlags): Promise<void> {
+  if (image !== undefined) {
+    for (const found of await withRegistry((client) => listTraces(client, image))) {
+      const workload = found.annotations?.[WORKLOAD_ANNOTATION] ?? 'unknown workload';
+      process.stdout.write(`${found.digest}  ${workload}\n`);
+    }
+    return;
+  }
+  for (const stored of await new TraceStore(flags.store).list()) {
+    const modified = new Date(stored.modifiedAtMs).toISOString();
+    process.stdout.write(`${modified}  ${String(stored.sizeBytes).padStart(8)}  ${stored.path}\n`);
+  }
+}
+
+function withStore(command: Command): Command {
+  return command.option('--store <dir>', 'folder of the local store', defaultTraceFolder());
+}
+
+async function withRegistry<T>(work: (client: RegistryClient) => Promise<T>): Promise<T> {
+  const client = createRegistryClient({ credentials: dockerCredentials() });
+  try {
+    return await work(client);
+  } finally {
+    await client.close();
+  }
+}
+
+function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
