@@ -59,6 +59,7 @@ const SIGNATURES = {
   extentFixParents: 'long ext2fs_extent_fix_parents(uintptr_t)',
   extentFree: 'void ext2fs_extent_free(uintptr_t)',
   punch: 'long ext2fs_punch(uintptr_t, uint32_t, uintptr_t, uintptr_t, uint64_t, uint64_t)',
+  freeAttributeBlock: 'long ext2fs_free_ext_attr(uintptr_t, uint32_t, uintptr_t)',
   xattrsOpen: 'long ext2fs_xattrs_open(uintptr_t, uint32_t, uintptr_t *)',
   xattrSet: 'long ext2fs_xattr_set(uintptr_t, const void *, const void *, size_t)',
   xattrsWrite: 'long ext2fs_xattrs_write(uintptr_t)',
@@ -234,8 +235,13 @@ export class Ext2Filesystem {
     this.#check('ext2fs_unlink', code);
   }
 
-  /** Gives an inode exactly these extended attributes. Names are full: `user.x`. */
+  /**
+   * Gives an inode exactly these extended attributes. Names are full: `user.x`. A block that the old
+   * ones took is freed, but may still be in the library's cache.
+   */
   setAttributes(inode: number, attributes: readonly { name: Buffer; value: Buffer }[]): void {
+    const freed = this.#library.freeAttributeBlock(this.#handle, inode, 0);
+    this.#check('ext2fs_free_ext_attr', freed);
     const handleOut = new BigUint64Array(32);
     this.#check('ext2fs_xattrs_open', this.#library.xattrsOpen(this.#handle, inode, handleOut));
     const handle = Number(handleOut[0]);

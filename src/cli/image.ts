@@ -11,6 +11,7 @@ import { pushImage } from '../image/build/push-image.ts';
 import type { ZFileAlgorithm } from '../image/zfile/format.ts';
 import { createRegistryClient, type RegistryClient } from '../registry/client.ts';
 import { dockerCredentials } from '../registry/docker-credentials.ts';
+import type { Platform } from '../registry/manifest.ts';
 
 interface BuildFlags {
   rootfs: string[];
@@ -20,7 +21,7 @@ interface BuildFlags {
   algorithm: ZFileAlgorithm;
   bs: number;
   virtualSize?: number;
-  platform?: string;
+  platform?: Platform;
   entrypoint?: string[];
   cmd?: string[];
   env?: string[];
@@ -42,7 +43,7 @@ export function register(program: Command): void {
     )
     .option('--bs <KiB>', 'compressed block: 4, 8, 16, 32 or 64', positive, 4)
     .option('--virtual-size <GiB>', 'size of the disk (default: content x 1.25 + 64 MiB)', positive)
-    .option('--platform <os/arch>', "platform (default: this machine's)")
+    .option('--platform <os/arch>', "platform (default: this machine's)", platform)
     .option('--entrypoint <word>', 'repeat it for more words', collect)
     .option('--cmd <word>', 'repeat it for more words', collect)
     .option('--env <NAME=value>', 'repeat it for more', collect)
@@ -56,20 +57,21 @@ export function register(program: Command): void {
     .action(config);
 }
 
-async function build(flags: BuildFlags): Promise<void> {
+async function build(flags: BuildFlags, command: Command): Promise<void> {
   if (flags.layout === undefined && flags.push === undefined) {
-    throw new ReplaybdError('ERR_USAGE', 'image build: say where to: --layout DIR, --push REF.');
+    command.error('error: say where the image goes: --layout DIR, --push REF or both');
   }
-  await withWorkFolder(flags.layout, async (workFolder, signal) => {
+  const progress = new ProgressLine();
+  const work = async (workFolder: string, signal: AbortSignal) => {
     const image = await buildImage({
       rootfs: flags.rootfs,
       workFolder,
       algorithm: flags.algorithm,
       blockBytes: flags.bs * 1024,
       virtualSizeBytes: flags.virtualSize === undefined ? undefined : flags.virtualSize * 1024 ** 3,
-      platform: flags.platform === undefined ? undefined : parsePlatform(flags.platform),
+      platform: flags.platform,
       process: { entrypoint: flags.entrypoint, cmd: flags.cmd, env: flags.env },
-      onProgress: progressLine(),
+      onProgress: (state) => progress.show(state),
       signal,
     });
     const { push } = flags;
@@ -77,8 +79,10 @@ async function build(flags: BuildFlags): Promise<void> {
       await withRegistry((client) => pushImage(client, push, image, signal));
     }
     if (flags.layout !== undefined) await addToLayout(flags.layout, image, flags.tag);
-    printResult(image, flags.json === true);
-  });
+    return image;
+  };
+  const image = await withWorkFolder(flags.layout, work).finally(() => progress.clear());
+  printResult(image, flags.json === true);
 }
 
 async function config(image: string, flags: { output?: string }): Promise<void> {
@@ -93,17 +97,17 @@ async function config(image: string, flags: { output?: string }): Promise<void> 
 }
 
 /** Work happens beside the target, and leaves nothing there when it fails or is interrupted. */
-async function withWorkFolder(
+async function withWorkFolder<T>(
   layout: string | undefined,
-  work: (folder: string, signal: AbortSignal) => Promise<void>,
-): Promise<void> {
+  work: (folder: string, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const stop = new AbortController();
   const interrupt = () => stop.abort(new ReplaybdError('ERR_INTERRUPTED', 'interrupted.'));
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, interrupt);
   if (layout !== undefined) await mkdir(layout, { recursive: true });
   const folder = await mkdtemp(join(layout ?? tmpdir(), '.replaybd-build-'));
   try {
-    await work(folder, stop.signal);
+    return await work(folder, stop.signal);
   } finally {
     await rm(folder, { recursive: true, force: true });
     for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, interrupt);
@@ -138,16 +142,19 @@ function printResult(image: BuiltImage, asJson: boolean): void {
 }
 
 /** On a terminal, one line that is rewritten at most ten times a second and then erased. */
-function progressLine(): ((progress: BuildProgress) => void) | undefined {
-  if (!process.stderr.isTTY) return undefined;
-  let shownAtMs = 0;
-  process.once('exit', () => process.stderr.write('\r\x1b[K'));
-  return ({ phase, layer, bytes }) => {
+class ProgressLine {
+  #shownAtMs = 0;
+
+  show({ phase, layer, bytes }: BuildProgress): void {
     const nowMs = performance.now();
-    if (nowMs - shownAtMs < 100) return;
-    shownAtMs = nowMs;
+    if (!process.stderr.isTTY || nowMs - this.#shownAtMs < 100) return;
+    this.#shownAtMs = nowMs;
     process.stderr.write(`\r\x1b[Klayer ${layer + 1}: ${phase} ${mebibytes(bytes)}`);
-  };
+  }
+
+  clear(): void {
+    if (this.#shownAtMs > 0) process.stderr.write('\r\x1b[K');
+  }
 }
 
 function mebibytes(bytes: number): string {
@@ -161,11 +168,9 @@ function parseLayout(image: string): { folder: string; tag: string | null } | nu
   return { folder, tag };
 }
 
-function parsePlatform(text: string): { os: string; architecture: string; variant?: string } {
+function platform(text: string): Platform {
   const [os = '', architecture = '', variant] = text.split('/');
-  if (os === '' || architecture === '') {
-    throw new ReplaybdError('ERR_USAGE', `--platform: expected os/architecture, found ${text}.`);
-  }
+  if (os === '' || architecture === '') throw new InvalidArgumentError('expected os/architecture.');
   return { os, architecture, ...(variant === undefined ? {} : { variant }) };
 }
 

@@ -95,6 +95,7 @@ async function runMke2fs(parameters: string[], signal?: AbortSignal): Promise<vo
       `mke2fs: exit code ${exitCode}: ${complaint.trim()}`,
     );
   } catch (error) {
+    signal?.throwIfAborted();
     if (codeOf(error) !== 'ENOENT') throw error;
     throw new ReplaybdError(
       'ERR_LIB_MISSING',

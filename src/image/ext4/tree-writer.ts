@@ -8,6 +8,7 @@ import {
   type Ext2Filesystem,
   type FileExtent,
 } from '../../../native/ext2fs.ts';
+import type { ExtendedAttribute } from '../../../native/extended-attributes.ts';
 import {
   directoryBlockCount,
   directoryBlocks,
@@ -43,7 +44,7 @@ export interface TreeWriterOptions {
  * except a directory by something else; directories are merged.
  *
  * Content is written beside the library's own cache, which is sound because no block that the
- * library may still hold is handed out again: files that were replaced are freed last.
+ * library may still hold is handed out again: what was replaced is freed last.
  */
 export class TreeWriter {
   readonly #filesystem: Ext2Filesystem;
@@ -51,6 +52,7 @@ export class TreeWriter {
   readonly #target: BlockTarget;
   readonly #progress: TreeProgress = { entries: 0, bytes: 0 };
   readonly #replaced: number[] = [];
+  readonly #merged: { inode: number; attributes: ExtendedAttribute[] }[] = [];
   /** Files with several names, by identity, until their last name was met. */
   readonly #linked = new Map<string, { inode: number; left: number }>();
   #goalBlock = 1;
@@ -70,6 +72,9 @@ export class TreeWriter {
   async write(rootfs: string): Promise<void> {
     await this.#mergeDirectory(ROOT_INODE, source.readRoot(rootfs));
     for (const inode of this.#replaced) this.#release(inode);
+    for (const { inode, attributes } of this.#merged) {
+      this.#filesystem.setAttributes(inode, attributes);
+    }
   }
 
   /** Lays the tree's directory over one that is there, which keeps what it has. */
@@ -93,7 +98,7 @@ export class TreeWriter {
     inodes.writeAttributes(bytes, directory);
     inodes.writeLinks(bytes, addSubdirectories(inodes.readLinks(bytes), subdirectories));
     this.#filesystem.writeInode(inode, bytes);
-    this.#filesystem.setAttributes(inode, source.readAttributesOf(directory));
+    this.#merged.push({ inode, attributes: source.readAttributesOf(directory) });
   }
 
   /** A directory that is not there yet: its size is known from its names, so that it is laid out
