@@ -143,10 +143,14 @@ export const fetchLimits = {
   prefetchConcurrencyNarrow: 2,
   /** Bytes asked for but not arrived, in the prefetch lane. */
   windowBytesMin: 128 * 1024,
+  /** The window's part that prefetch keeps while a demand read waits, so that it does not starve. */
+  windowShareUnderDemand: 1 / 4,
   windowBytesStart: 1024 * 1024,
   windowBytesMax: 64 * 1024 * 1024,
   demandAttemptsMax: 8,
   prefetchAttemptsMax: 3,
+  /** How often one wait looks again at what is present and what is under way. */
+  waitRoundsMax: 64,
   backoffMsFirst: 100,
   backoffMsMax: 5000,
   retryAfterMsMax: 60_000,
@@ -245,4 +249,9 @@ export const prefetchLimits = {
   failuresMax: 32,
   failureDelayMsMin: 50,
   failureDelayMsMax: 5000,
+} as const;
+
+export const configLimits = {
+  /** A config.v1.json: 255 lowers take about 100 KiB. */
+  fileBytesMax: 16 * 1024 * 1024,
 } as const;

@@ -1,0 +1,62 @@
+import type { Lane } from '../blob.ts';
+
+export interface LaneStats {
+  /** Requests sent, retries included. */
+  requests: number;
+  /** Bytes that arrived. */
+  bytes: number;
+  failures: number;
+  /** Ranges waiting to be requested. */
+  queued: number;
+  /** Requests under way, and the bytes they have yet to bring. */
+  active: number;
+  activeBytes: number;
+}
+
+export interface FetchStats {
+  demand: LaneStats;
+  prefetch: LaneStats;
+  /** Ranges that a demand read took out of the prefetch queue. */
+  promotions: number;
+  /** Demand reads that waited for a prefetch under way. */
+  joins: number;
+  retries: number;
+  throttles: number;
+  /** Prefetches not accepted because the backlog was full. */
+  refused: number;
+  bytesPerSecond: number;
+  roundTripMs: number;
+  /** Bytes that the prefetch lane may have under way. */
+  windowBytes: number;
+}
+
+/** One request, told when it ended. */
+export interface FetchEvent {
+  lane: Lane;
+  /** The blob's digest. */
+  digest: string;
+  offset: number;
+  /** Bytes asked for. */
+  length: number;
+  /** Bytes that became present. */
+  bytes: number;
+  /** Null when not a byte came. */
+  firstByteMs: number | null;
+  durationMs: number;
+  error: unknown;
+}
+
+/** What a blob's fetched bytes came to. */
+export interface BlobCounters {
+  prefetchedBytes: number;
+  /** Of those, bytes that the guest asked for: prefetch accuracy is this share. */
+  prefetchedTouchedBytes: number;
+  /** Fetched by the demand lane, read-ahead included. */
+  demandBytes: number;
+  readAheadBytes: number;
+  readAheadTouchedBytes: number;
+}
+
+export function newLaneStats(): LaneStats {
+  return { requests: 0, bytes: 0, failures: 0, queued: 0, active: 0, activeBytes: 0 };
+}

@@ -1,0 +1,340 @@
+import PQueue from 'p-queue';
+import { systemClock, type Clock } from '../base/clock.ts';
+import { messageOf, ReplaybdError } from '../base/errors.ts';
+import { fetchLimits } from '../base/limits.ts';
+import { silentLogger, type Logger } from '../base/log.ts';
+import { mergeRanges, rangeEnd, type ByteRange } from '../base/range.ts';
+import type { RangeSource } from './blob.ts';
+import type { CachedBlob } from './cache/cached-blob.ts';
+import { newLaneStats, type FetchEvent, type FetchStats } from './fetch/fetch-stats.ts';
+import { FlightTable, type Flight } from './fetch/flight-table.ts';
+import { Pacer } from './fetch/pacer.ts';
+import { RemoteBlob, type Asked, type FetchEngine } from './fetch/remote-blob.ts';
+import { runFlight } from './fetch/run-flight.ts';
+import { throttledMs } from './fetch/retry.ts';
+
+export interface FetcherOptions {
+  clock?: Clock;
+  log?: Logger;
+  /** [0, 1); spreads retries. */
+  random?: () => number;
+  /** A demand read that is not answered by then fails. */
+  readDeadlineMs?: number;
+  demandConcurrency?: number;
+  prefetchConcurrency?: number;
+  /** Told of every request that ended. */
+  onFetch?: (event: FetchEvent) => void;
+}
+
+export interface PrefetchOptions {
+  signal?: AbortSignal;
+}
+
+type BlobFlight = Flight<RemoteBlob>;
+
+export function createFetcher(options: FetcherOptions = {}): Fetcher {
+  return new Fetcher(options);
+}
+
+/**
+ * Brings granules of remote blobs into the cache, each once, on two lanes:
+ *
+ *   demand     a guest waits: requests leave at once, and are retried until the read's deadline
+ *   prefetch   everything else, in the order it was asked for; leaves as the pacer's window
+ *              allows, and nearly stops while a demand request is under way
+ */
+export class Fetcher {
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #random: () => number;
+  readonly #onFetch: (event: FetchEvent) => void;
+  readonly #prefetchConcurrency: number;
+  readonly #demandLane: PQueue;
+  readonly #prefetchLane: PQueue;
+  readonly #pacer = new Pacer();
+  readonly #engine: FetchEngine;
+  readonly #tables = new WeakMap<object, FlightTable<RemoteBlob>>();
+  readonly #lanes = { demand: newLaneStats(), prefetch: newLaneStats() };
+  readonly #counts = { promotions: 0, joins: 0, retries: 0, throttles: 0, refused: 0 };
+  /** Demand requests queued or under way. */
+  #demandWaiting = 0;
+  readonly #closing = new AbortController();
+  #nextOrder = 0;
+  #throttledUntilMs = 0;
+
+  constructor(options: FetcherOptions) {
+    this.#clock = options.clock ?? systemClock;
+    this.#log = options.log ?? silentLogger;
+    this.#random = options.random ?? Math.random;
+    this.#onFetch = options.onFetch ?? (() => undefined);
+    this.#prefetchConcurrency = options.prefetchConcurrency ?? fetchLimits.prefetchConcurrencyMax;
+    const demandConcurrency = options.demandConcurrency ?? fetchLimits.demandConcurrencyMax;
+    this.#demandLane = new PQueue({ concurrency: demandConcurrency });
+    this.#prefetchLane = new PQueue({ concurrency: this.#prefetchConcurrency });
+    this.#engine = {
+      clock: this.#clock,
+      random: this.#random,
+      readDeadlineMs: options.readDeadlineMs ?? fetchLimits.readDeadlineMs,
+      request: (blob, range, asked) => this.#request(blob, range, asked),
+      nextOrder: () => this.#nextOrder++,
+      onRetry: () => (this.#counts.retries += 1),
+      detach: (blob) => this.#detach(blob),
+    };
+  }
+
+  get stats(): FetchStats {
+    const { demand, prefetch } = this.#lanes;
+    return {
+      demand: { ...demand, queued: this.#demandLane.size },
+      prefetch: { ...prefetch, queued: this.#prefetchLane.size },
+      ...this.#counts,
+      bytesPerSecond: this.#pacer.bytesPerSecond,
+      roundTripMs: this.#pacer.roundTripMs,
+      windowBytes: this.#pacer.windowBytes,
+    };
+  }
+
+  /** How many more ranges the prefetch lane takes. */
+  get prefetchCapacity(): number {
+    return Math.max(0, fetchLimits.prefetchBacklogMax - this.#prefetchLane.size);
+  }
+
+  /** Resolves when the prefetch lane takes more. */
+  prefetchReady(): Promise<void> {
+    return this.#prefetchLane.onSizeLessThan(fetchLimits.prefetchBacklogMax);
+  }
+
+  /** A blob that is fetched from `source` as needed. It closes both when it is closed. */
+  remoteBlob(cached: CachedBlob, source: RangeSource): RemoteBlob {
+    let table = this.#tables.get(cached.identity);
+    if (table === undefined) {
+      table = new FlightTable<RemoteBlob>();
+      this.#tables.set(cached.identity, table);
+    }
+    return new RemoteBlob(cached, source, table, this.#engine);
+  }
+
+  /**
+   * Asks for a range ahead of need. Resolves when it is present, given up, cancelled, or was not
+   * accepted (prefetchCapacity is 0); never rejects. Cancelling leaves requests under way alone.
+   */
+  async prefetch(blob: RemoteBlob, range: ByteRange, options: PrefetchOptions = {}): Promise<void> {
+    if (blob.isClosed || options.signal?.aborted === true) return;
+    if (this.prefetchCapacity === 0) {
+      this.#counts.refused += 1;
+      return;
+    }
+    await blob
+      .ensure(range.offset, range.length, { lane: 'prefetch', ...options })
+      .catch((error: unknown) => {
+        this.#log.debug({ blob: blob.name, ...range }, `prefetch given up: ${messageOf(error)}`);
+      });
+  }
+
+  /** Ends the timers that back-off left; blobs are closed one by one. */
+  close(): void {
+    this.#closing.abort();
+  }
+
+  #request(blob: RemoteBlob, range: ByteRange, asked: Asked): void {
+    const absent: ByteRange[] = [];
+    for (const missing of blob.cached.missing(range.offset, range.length)) {
+      for (const { start, end, flight } of blob.flights.pieces(missing)) {
+        const isWanted =
+          flight === null || (asked.lane === 'demand' && this.#promote(flight, start, end));
+        if (isWanted) absent.push({ offset: start, length: end - start });
+      }
+    }
+    if (asked.lane === 'prefetch') {
+      for (const piece of absent) this.#enqueue(newFlight(blob, piece, asked, asked.signal));
+    } else if (absent.length > 0) {
+      this.#demand(blob, mergeRanges(absent), asked);
+    }
+  }
+
+  /** Takes a range out of the prefetch queue; false when it is under way already. */
+  #promote(flight: BlobFlight, start: number, end: number): boolean {
+    if (flight.lane === 'demand') return false;
+    if (flight.state === 'active') {
+      this.#counts.joins += 1;
+      return false;
+    }
+    this.#counts.promotions += 1;
+    const rest = flight.owner.flights.carve(flight, start, end);
+    if (rest !== null) this.#queueTask(rest);
+    return true;
+  }
+
+  /** Fetches ranges now, with what is worth reading ahead of and, once they came, behind them. */
+  #demand(blob: RemoteBlob, ranges: ByteRange[], asked: Asked): void {
+    const last = ranges[ranges.length - 1];
+    const whole = { offset: ranges[0].offset, length: rangeEnd(last) - ranges[0].offset };
+    const wide = blob.widen(whole);
+    const ahead = this.#absent(blob, rangeEnd(last), rangeEnd(wide)).at(0);
+    if (ahead?.offset === rangeEnd(last)) {
+      blob.onReadAhead(ahead);
+      last.length += ahead.length;
+    }
+    const done = ranges.map((range) => this.#demandRange(blob, range, asked));
+    if (wide.offset === whole.offset) return;
+    void Promise.all(done).then(() => {
+      if (blob.isClosed) return;
+      for (const behind of this.#absent(blob, wide.offset, whole.offset)) {
+        blob.onReadAhead(behind);
+        void this.#demandRange(blob, behind, asked);
+      }
+    });
+  }
+
+  /** What of [start, end) is neither present nor under way. */
+  #absent(blob: RemoteBlob, start: number, end: number): ByteRange[] {
+    if (start >= end) return [];
+    return blob.cached
+      .missing(start, end - start)
+      .flatMap((missing) => blob.flights.pieces(missing))
+      .filter((piece) => piece.flight === null)
+      .map((piece) => ({ offset: piece.start, length: piece.end - piece.start }));
+  }
+
+  async #demandRange(blob: RemoteBlob, range: ByteRange, asked: Asked): Promise<void> {
+    const flights: BlobFlight[] = [];
+    const step = fetchLimits.demandRequestBytesMax;
+    for (let offset = range.offset; offset < rangeEnd(range); offset += step) {
+      const length = Math.min(step, rangeEnd(range) - offset);
+      flights.push(newFlight(blob, { offset, length }, asked, null));
+    }
+    this.#demandWaiting += flights.length;
+    this.#updatePrefetchLane();
+    await Promise.all(
+      flights.map(async (flight) => {
+        blob.flights.add(flight);
+        await this.#demandLane.add(() => this.#run(flight));
+        this.#demandWaiting -= 1;
+        this.#updatePrefetchLane();
+      }),
+    );
+  }
+
+  #enqueue(flight: BlobFlight): void {
+    flight.owner.flights.add(flight);
+    this.#queueTask(flight);
+  }
+
+  #queueTask(flight: BlobFlight): void {
+    void this.#prefetchLane.add(() => this.#runPrefetch(flight), { priority: -flight.order });
+  }
+
+  /** Runs as much of a flight as one request should bring; the rest keeps its place in the queue. */
+  async #runPrefetch(flight: BlobFlight): Promise<void> {
+    const { flights } = flight.owner;
+    if (flight.state === 'done') return;
+    if (flight.signal?.aborted === true) {
+      flights.fail(flight, new ReplaybdError('ERR_PREFETCH_CANCELLED', 'prefetch was cancelled'));
+      return;
+    }
+    const { requestBytes } = this.#pacer;
+    const isLong = flight.end - flight.start > requestBytes;
+    const rest = isLong ? flights.split(flight, flight.start + requestBytes) : null;
+    const done = this.#run(flight);
+    this.#updatePrefetchLane();
+    if (rest !== null) this.#queueTask(rest);
+    await done;
+    this.#updatePrefetchLane();
+  }
+
+  async #run(flight: BlobFlight): Promise<void> {
+    if (flight.state === 'done') return;
+    const { owner } = flight;
+    const lane = this.#lanes[flight.lane];
+    flight.state = 'active';
+    lane.requests += 1;
+    lane.active += 1;
+    lane.activeBytes += flight.end - flight.start;
+    await runFlight(flight, this.#clock, {
+      onFirstByte: (latencyMs) => this.#pacer.onFirstByte(latencyMs),
+      onChunk: (bytes) => this.#pacer.onBytes(bytes, this.#clock.nowMs()),
+      onLanded: (upTo) => {
+        lane.activeBytes -= upTo - flight.start;
+        lane.bytes += upTo - flight.start;
+        owner.onLanded(flight.lane, flight.start, upTo);
+        owner.flights.landed(flight, upTo);
+        this.#updatePrefetchLane();
+      },
+      onEnd: (event) => {
+        lane.active -= 1;
+        lane.activeBytes -= flight.end - flight.start;
+        this.#onEnd(flight, event);
+      },
+    });
+  }
+
+  #onEnd(flight: BlobFlight, event: FetchEvent): void {
+    const { demand, prefetch } = this.#lanes;
+    if (demand.active + prefetch.active === 0) this.#pacer.onIdle();
+    if (event.error !== null) {
+      this.#lanes[flight.lane].failures += 1;
+      this.#onThrottled(throttledMs(event.error));
+      flight.owner.flights.fail(flight, event.error);
+    }
+    flight.state = 'done';
+    this.#onFetch(event);
+  }
+
+  /** The server wants to be left alone: demand retries later, the prefetch lane rests as a whole. */
+  #onThrottled(ms: number): void {
+    if (ms === 0) return;
+    this.#counts.throttles += 1;
+    this.#pacer.onThrottled();
+    const untilMs = this.#clock.nowMs() + ms;
+    if (untilMs <= this.#throttledUntilMs) return;
+    this.#throttledUntilMs = untilMs;
+    this.#clock.sleep(ms, this.#closing.signal).then(
+      () => this.#updatePrefetchLane(),
+      () => undefined,
+    );
+  }
+
+  /** Lets the prefetch lane go on, or not, as window, demand and throttling allow. */
+  #updatePrefetchLane(): void {
+    const isNarrow = this.#demandWaiting > 0;
+    const windowBytes =
+      this.#pacer.windowBytes * (isNarrow ? fetchLimits.windowShareUnderDemand : 1);
+    const { active, activeBytes } = this.#lanes.prefetch;
+    const fits = active === 0 || activeBytes + this.#pacer.requestBytes <= windowBytes;
+    const mayStart = fits && this.#clock.nowMs() >= this.#throttledUntilMs;
+    if (!fits && !isNarrow && this.#prefetchLane.size > 0) this.#pacer.onLimited();
+    if (!mayStart) this.#prefetchLane.pause();
+    const concurrency = isNarrow
+      ? Math.min(fetchLimits.prefetchConcurrencyNarrow, this.#prefetchConcurrency)
+      : this.#prefetchConcurrency;
+    if (this.#prefetchLane.concurrency !== concurrency)
+      this.#prefetchLane.concurrency = concurrency;
+    if (mayStart) this.#prefetchLane.start();
+  }
+
+  #detach(blob: RemoteBlob): void {
+    const error = blob.closedError();
+    for (const flight of blob.flights.flightsOf(blob)) {
+      if (flight.state === 'active') flight.abort.abort(error);
+      else blob.flights.fail(flight, error);
+    }
+  }
+}
+
+function newFlight(
+  owner: RemoteBlob,
+  range: ByteRange,
+  asked: Asked,
+  signal: AbortSignal | null,
+): BlobFlight {
+  return {
+    owner,
+    lane: asked.lane,
+    start: range.offset,
+    end: rangeEnd(range),
+    state: 'queued',
+    order: asked.order,
+    signal,
+    abort: new AbortController(),
+  };
+}
