@@ -17,7 +17,7 @@ const SLICE_BYTES_MAX = 64 * 1024;
 /** A slice is about what the link carries in this time. */
 const SLICE_MS = 2;
 /** Timers fire late; while bodies wait, the link may catch up by this much and no more. */
-const CATCH_UP_MS = 25;
+const CATCH_UP_MS = 50;
 /** Slices written before other events get their turn. */
 const SLICES_PER_TURN = 64;
 

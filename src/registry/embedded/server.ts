@@ -75,6 +75,7 @@ class Registry implements EmbeddedRegistry {
   readonly #server: Server;
   readonly #target: Server | null;
   readonly #startedAtMs = performance.now();
+  readonly #closing = new AbortController();
   #faults: FaultHook | undefined;
 
   constructor(options: EmbeddedRegistryOptions) {
@@ -118,6 +119,7 @@ class Registry implements EmbeddedRegistry {
   }
 
   async close(): Promise<void> {
+    this.#closing.abort();
     const servers = this.#target === null ? [this.#server] : [this.#server, this.#target];
     await Promise.all(
       servers.map((server) => {
@@ -148,7 +150,7 @@ class Registry implements EmbeddedRegistry {
     try {
       const fault = this.#faults?.(entry);
       const delayMs = this.#link.latencyMs + (fault?.kind === 'delay' ? fault.ms : 0);
-      if (delayMs > 0) await sleep(delayMs);
+      if (delayMs > 0) await sleep(delayMs, undefined, { signal: this.#closing.signal });
       const reply =
         fault?.kind === 'status'
           ? errorReply(fault.status, 'UNAVAILABLE', fault.headers)
