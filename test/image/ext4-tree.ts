@@ -56,7 +56,7 @@ export function makeTree(folder: string): void {
   for (const length of [4095, 4096, 4097, 3_000_001]) {
     writeFileSync(at(`size-${length}`), noise(`size ${length}`, length));
   }
-  for (let i = 0; i < 3000; i += 1) writeFileSync(at(`many/file-number-${i}`), i % 4 ? `${i}` : '');
+  for (let i = 0; i < 1200; i += 1) writeFileSync(at(`many/file-number-${i}`), i % 4 ? `${i}` : '');
   sparseFile(at('sparse'), 100_012_345, [0, 99_999_999]);
   sparseFile(
     at('islands'),

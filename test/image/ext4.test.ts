@@ -3,9 +3,18 @@
 // debugfs) and the kernel's own driver tell what is in them.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { after, before, test } from 'node:test';
 import { addTree, buildExt4, createExt4 } from '../../src/image/ext4/build.ts';
 import {
   checkWithE2fsck,
@@ -20,6 +29,11 @@ import {
 } from './ext4-tree.ts';
 
 const MIB = 1024 * 1024;
+
+const shared = mkdtempSync(join(tmpdir(), 'replaybd-test-'));
+const everything = join(shared, 'everything');
+before(() => makeTree(everything));
+after(() => rmSync(shared, { recursive: true, force: true }));
 
 async function build(rootfs: string, imagePath: string, virtualSizeBytes?: number): Promise<void> {
   writeFileSync(imagePath, '');
@@ -38,9 +52,8 @@ function fileSystemFacts(image: string): Map<string, string> {
 
 test('a tree with everything becomes a clean file system of the expected kind', async (context) => {
   const folder = temporaryFolder(context);
-  makeTree(join(folder, 'root'));
   const image = join(folder, 'image');
-  await build(join(folder, 'root'), image);
+  await build(everything, image);
 
   checkWithE2fsck(image);
   const facts = fileSystemFacts(image);
@@ -67,23 +80,20 @@ test('a tree with everything becomes a clean file system of the expected kind', 
 
 test('the kernel sees the source tree in it', { skip: needsRoot }, async (context) => {
   const folder = temporaryFolder(context);
-  const source = join(folder, 'root');
-  makeTree(source);
-  await build(source, join(folder, 'image'));
+  await build(everything, join(folder, 'image'));
   const found = mounted(join(folder, 'image'), (mount) => describeTree(mount));
-  const expected = describeTree(source);
+  const expected = describeTree(everything);
   // The root directory of the image has one more sub-directory, lost+found.
   const links = (line: string) => Number(line.split(' ')[5]);
   assert.equal(links(found[0]), links(expected[0]) + 1);
   assert.deepEqual(found.slice(1), expected.slice(1));
-  assert(expected.length > 3020, 'the walk saw the whole tree');
+  assert(expected.length > 1220, 'the walk saw the whole tree');
 });
 
 test('equal content gives equal bytes', async (context) => {
   const folder = temporaryFolder(context);
-  makeTree(join(folder, 'first'));
-  copyAndTouch(join(folder, 'first'), join(folder, 'second'));
-  await build(join(folder, 'first'), join(folder, 'first.ext4'));
+  copyAndTouch(everything, join(folder, 'second'));
+  await build(everything, join(folder, 'first.ext4'));
   await build(join(folder, 'second'), join(folder, 'second.ext4'));
   execFileSync('cmp', [join(folder, 'first.ext4'), join(folder, 'second.ext4')]);
 
@@ -214,12 +224,11 @@ test('a file that changes while it is copied is an error', async (context) => {
 test('an aborted build stops with the signal’s reason', async (context) => {
   const folder = temporaryFolder(context);
   const imagePath = join(folder, 'image');
-  makeTree(join(folder, 'root'));
   writeFileSync(imagePath, '');
   const stop = new AbortController();
   const reason = new Error('enough');
   const built = buildExt4({
-    rootfs: join(folder, 'root'),
+    rootfs: everything,
     imagePath,
     onProgress: ({ entries }) => entries === 100 && stop.abort(reason),
     signal: stop.signal,
