@@ -1,6 +1,6 @@
 import type { Blob } from '../blob/blob.ts';
 import type { Clock } from '../base/clock.ts';
-import { codeOf, messageOf } from '../base/errors.ts';
+import { messageOf } from '../base/errors.ts';
 import { GRANULE_BYTES, prefetchLimits } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
 import type { ByteRange } from '../base/range.ts';
@@ -15,8 +15,10 @@ import {
 
 /** What a replay needs of the fetcher: its prefetch lane. */
 export interface PrefetchLane {
-  /** Resolves when the range is in the cache; rejects when it will not be, or is aborted. */
+  /** Settles when the range is in the cache, or will not be: given up, refused or aborted. */
   prefetch(blob: Blob, range: ByteRange, options: { signal: AbortSignal }): Promise<void>;
+  /** Back-pressure: resolves when the lane takes another range. */
+  ready?(): Promise<void>;
 }
 
 export interface ReplayOptions {
@@ -109,7 +111,7 @@ class PlanReplay implements Replay {
   }
 
   async #feed(): Promise<ReplayEnd> {
-    const { budgetBytes, outstandingMax = prefetchLimits.outstandingMax } = this.#options;
+    const { budgetBytes, lane, outstandingMax = prefetchLimits.outstandingMax } = this.#options;
     const { counters } = this;
     const plan = coalesce(this.#knownRanges(), this.#options.coalesce ?? defaultCoalesceOptions);
     for (const request of plan) {
@@ -122,6 +124,7 @@ class PlanReplay implements Replay {
       if (counters.requestedBytes + range.length > budgetBytes) return 'budget';
       this.#issue(blob, range, request);
       while (this.#outstanding.size >= outstandingMax) await Promise.race(this.#outstanding);
+      await lane.ready?.();
       if (this.#failuresInRow > 0 && !(await this.#backOff())) return 'failed';
     }
     return 'complete';
@@ -145,18 +148,20 @@ class PlanReplay implements Replay {
   }
 
   async #fetch(blob: Blob, range: ByteRange): Promise<void> {
+    const { lane, log } = this.#options;
+    let reason = 'the fetcher gave it up';
     try {
-      await this.#options.lane.prefetch(blob, range, { signal: this.#abort.signal });
+      await lane.prefetch(blob, range, { signal: this.#abort.signal });
+    } catch (error) {
+      reason = messageOf(error);
+    }
+    if (blob.has(range.offset, range.length)) {
       this.counters.done += 1;
       this.#failuresInRow = 0;
-    } catch (error) {
-      if (this.#abort.signal.aborted) return;
+    } else if (!this.#abort.signal.aborted) {
       this.counters.failed += 1;
       this.#failuresInRow += 1;
-      this.#options.log.debug(
-        { blob: blob.name, ...range, code: codeOf(error) },
-        `prefetch failed: ${messageOf(error)}`,
-      );
+      log.debug({ blob: blob.name, ...range }, `prefetch failed: ${reason}`);
     }
   }
 

@@ -24,6 +24,12 @@ class ScriptedBlob {
     this.name = name;
   }
 
+  add(range: ByteRange): void {
+    for (let at = range.offset; at < range.offset + range.length; at += G) {
+      this.present.add(Math.floor(at / G));
+    }
+  }
+
   has(offset: number, length: number): boolean {
     for (let at = Math.floor(offset / G); at * G < offset + length; at += 1) {
       if (!this.present.has(at)) return false;
@@ -41,14 +47,19 @@ interface Call extends ByteRange {
 
 class ScriptedLane implements PrefetchLane {
   readonly calls: Call[] = [];
-  answer: 'hold' | 'done' | 'fail' = 'hold';
+  answer: 'hold' | 'done' | 'fail' | 'give up' = 'hold';
 
   prefetch(blob: Blob, range: ByteRange, options: { signal: AbortSignal }): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const { signal } = options;
     signal.addEventListener('abort', () => reject(new Error('aborted')));
-    this.calls.push({ ...range, blob: blob.name, signal, done: resolve, fail: reject });
-    if (this.answer === 'done') resolve();
+    const done = (): void => {
+      (blob as unknown as ScriptedBlob).add(range);
+      resolve();
+    };
+    this.calls.push({ ...range, blob: blob.name, signal, done, fail: reject });
+    if (this.answer === 'done') done();
+    if (this.answer === 'give up') resolve();
     if (this.answer === 'fail') reject(new Error('registry is down'));
     return promise;
   }
@@ -182,6 +193,32 @@ test('failures are counted, slow the replay down, and end it when nothing else h
   assert.equal(replay.counters.failed, 32);
   assert.deepEqual(sleeps.slice(0, 3), [100, 200, 400]);
   assert.equal(Math.max(...sleeps), 5000);
+});
+
+test('a fetcher that gives up without an error has failed too', async () => {
+  const { lane, options } = setUp(scattered, { outstandingMax: 1 });
+  lane.answer = 'give up';
+  const replay = startReplay(options);
+  assert.equal(await replay.finished, 'failed');
+  assert.equal(replay.counters.failed, 32);
+});
+
+test('waits while the lane takes no more', async () => {
+  const { lane, options } = setUp(scattered);
+  lane.answer = 'done';
+  const gate = Promise.withResolvers<void>();
+  let asked = 0;
+  const ready = (): Promise<void> => {
+    asked += 1;
+    return asked === 5 ? gate.promise : Promise.resolve();
+  };
+  const prefetch = lane.prefetch.bind(lane);
+  const replay = startReplay({ ...options, lane: { prefetch, ready } });
+  for (let i = 0; i < 20; i += 1) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(lane.calls.length, 5);
+  gate.resolve();
+  assert.equal(await replay.finished, 'complete');
+  assert.equal(lane.calls.length, 100);
 });
 
 test('one failure does not end a replay', async () => {
