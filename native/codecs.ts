@@ -108,10 +108,20 @@ const bundledLz4: BlockCodec = {
   },
 };
 
+/** What zlib's calls give with `info`; the package of Node's types does not say so. */
+interface ZstdInfo {
+  buffer: Uint8Array;
+  /** `bytesWritten`: input that was consumed. */
+  engine: { bytesWritten: number };
+}
+
 const bundledZstd: BlockCodec = {
   decompress(stored, target) {
     try {
-      return copyInto(target, zstdDecompressSync(stored, { maxOutputLength: target.length }));
+      const options = { maxOutputLength: target.length, info: true };
+      const { buffer, engine } = zstdDecompressSync(stored, options) as unknown as ZstdInfo;
+      // Node stops behind the first frame; libzstd refuses what follows, and so does this.
+      return engine.bytesWritten === stored.length ? copyInto(target, buffer) : -1;
     } catch {
       return -1;
     }

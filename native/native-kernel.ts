@@ -24,6 +24,9 @@ export interface NativeKernels {
   crc32cRaw(seed: number, bytes: Uint8Array, length: number, portable: 0 | 1): number;
 }
 
+/** The `rbd_layout` of the structures that this file fills. */
+const LAYOUT = 1;
+
 let loaded: NativeKernels | null | undefined;
 
 /** The compiled kernels, or null when native/setup.sh did not build them for this machine. */
@@ -36,6 +39,7 @@ function load(path: string): NativeKernels | null {
   if (!existsSync(path)) return null;
   try {
     const library = koffi.load(path);
+    if (Number(library.func('uint32_t rbd_layout()')()) !== LAYOUT) return null;
     const available = Number(library.func('uint32_t rbd_codecs()')());
     const codecs = new Set<LayerCodec>(['raw']);
     if ((available & 1) !== 0) codecs.add('lz4');
@@ -50,7 +54,7 @@ function load(path: string): NativeKernels | null {
       ),
     };
   } catch {
-    // Built for another machine: the portable kernel works everywhere.
+    // Built for another machine, or from other sources: the portable kernel works everywhere.
     return null;
   }
 }

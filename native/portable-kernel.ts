@@ -110,7 +110,7 @@ export class PortableReadKernel implements ReadKernel {
   ): ReadResult {
     const { blockBytes } = zfile;
     const start = this.ops.offset(op);
-    for (let done = 0; done < target.length; ) {
+    for (let done = 0; done < target.length;) {
       const block = Math.floor((start + done) / blockBytes);
       const expected = Math.min(blockBytes, layer.map.lsmtSizeBytes - block * blockBytes);
       const skipped = start + done - block * blockBytes;

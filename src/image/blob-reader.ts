@@ -33,11 +33,7 @@ export class BlobReader {
    * Calls `use` with the blob's bytes, without copying them; again when they were evicted meanwhile, so
    * only what the last call made of them may be kept. Errors: ERR_BLOB_EVICTED, and what `ensure` throws.
    */
-  async visit(
-    offset: number,
-    length: number,
-    use: (bytes: Uint8Array) => void,
-  ): Promise<void> {
+  async visit(offset: number, length: number, use: (bytes: Uint8Array) => void): Promise<void> {
     const { blob } = this;
     this.ranges.push({ offset, length });
     for (let attempt = 0; attempt < layerBlobLimits.evictedAttemptsMax; attempt += 1) {

@@ -127,7 +127,7 @@ class LayerBlobBytes implements LayerBytes {
     if (length === 0) return bytes;
     const stored = blobRange(this.#map, offset, length);
     const { verifyAttemptsMax, evictedAttemptsMax } = layerBlobLimits;
-    for (let failures = 0, evictions = 0; evictions < evictedAttemptsMax; ) {
+    for (let failures = 0, evictions = 0; evictions < evictedAttemptsMax;) {
       await this.#blob.ensure(stored.offset, stored.length);
       const failure = this.#readNow(offset, bytes);
       if (failure === null) return bytes;
@@ -153,7 +153,8 @@ class LayerBlobBytes implements LayerBytes {
   }
 
   #damaged(failure: ReadFailure, attempts: number): ReplaybdError {
-    const what = failure.reason === 'decode' ? 'does not decode' : `fails its ${failure.reason} check`;
+    const what =
+      failure.reason === 'decode' ? 'does not decode' : `fails its ${failure.reason} check`;
     return new ReplaybdError(
       'ERR_ZFILE_BLOCK_CHECKSUM',
       `${this.name}: block ${failure.block} (${failure.blobLength} bytes at byte ` +

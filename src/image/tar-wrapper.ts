@@ -117,7 +117,7 @@ function checksum(block: Uint8Array, kind: 'signed' | 'unsigned'): number {
 /** The `size` of pax records, each "<its own length> <key>=<value>\n"; 0 when there is none. */
 function paxRecordSize(records: Buffer, name: string): number {
   let size = 0;
-  for (let at = 0; at < records.length; ) {
+  for (let at = 0; at < records.length;) {
     const space = records.indexOf(0x20, at);
     const lengthText = records.toString('latin1', at, Math.max(space, at));
     const end = at + Number(lengthText);

@@ -28,7 +28,11 @@ export class MemoryBlob implements Blob {
     this.sizeBytes = origin.length;
     this.origin = origin;
     // Even an empty blob needs an address.
-    this.bytes = new Uint8Array(new SharedArrayBuffer(Math.max(origin.length, 1)), 0, origin.length);
+    this.bytes = new Uint8Array(
+      new SharedArrayBuffer(Math.max(origin.length, 1)),
+      0,
+      origin.length,
+    );
     const words = Math.ceil(origin.length / GRANULE_BYTES / 32);
     const presence = kind === 'lazy' ? new SharedArrayBuffer(Math.max(words, 1) * 4) : null;
     this.#presence = presence === null ? null : new Int32Array(presence);

@@ -1,5 +1,6 @@
 import { crc32cRaw } from '../../base/crc32c.ts';
 import { formatError } from '../../base/errors.ts';
+import { zfileLimits } from '../../base/limits.ts';
 
 /**
  * A ZFile (overlaybd's seekable compressed container), little-endian throughout:
@@ -54,6 +55,12 @@ export interface ZFileRecord {
   algorithm: number;
   dictionaryBytes: number;
   hasBlockCrc: boolean;
+}
+
+/** Whether blocks may have this size: a power of two from 4 to 64 KiB. */
+export function isBlockSize(bytes: number): boolean {
+  const { blockBytesMin, blockBytesMax } = zfileLimits;
+  return bytes >= blockBytesMin && bytes <= blockBytesMax && Number.isInteger(Math.log2(bytes));
 }
 
 /** Whether bytes begin as a ZFile does. */

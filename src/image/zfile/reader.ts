@@ -6,6 +6,7 @@ import type { ZFileMap } from '../stack-map.ts';
 import {
   algorithms,
   BLOCK_CRC_BYTES,
+  isBlockSize,
   JUMP_ENTRY_BYTES,
   parseRecord,
   RECORD_BYTES,
@@ -52,11 +53,15 @@ export async function openZFile(reader: BlobReader, payload: ByteRange): Promise
   checkPlacement(record, payload.length, refuse);
   const crcBytes = record.hasBlockCrc ? BLOCK_CRC_BYTES : 0;
   const tableOffset = payload.offset + record.jumpTableOffset;
-  const table = await readTable(reader, tableOffset, record.blockCount * JUMP_ENTRY_BYTES, (bytes) =>
-    loadJumpTable(bytes, payload.offset + RECORD_BYTES, {
-      min: crcBytes + 1,
-      max: record.blockBytes + zfileLimits.expansionBytesMax + crcBytes,
-    }),
+  const table = await readTable(
+    reader,
+    tableOffset,
+    record.blockCount * JUMP_ENTRY_BYTES,
+    (bytes) =>
+      loadJumpTable(bytes, payload.offset + RECORD_BYTES, {
+        min: crcBytes + 1,
+        max: record.blockBytes + zfileLimits.expansionBytesMax + crcBytes,
+      }),
   );
   if (record.hasDigest && table.crc !== record.jumpTableCrc) {
     const found = `0x${table.crc.toString(16)}`;
@@ -91,7 +96,12 @@ export async function openZFile(reader: BlobReader, payload: ByteRange): Promise
   };
 }
 
-type Refuse = (code: ErrorCode, structure: string, expected: string, found: string) => ReplaybdError;
+type Refuse = (
+  code: ErrorCode,
+  structure: string,
+  expected: string,
+  found: string,
+) => ReplaybdError;
 
 const REFETCH_HINT = 'The file is damaged or incomplete: compare its sha256 with its digest.';
 
@@ -102,11 +112,7 @@ async function readFacts(
   refuse: Refuse,
 ): Promise<ZFileRecord> {
   const { name } = reader.blob;
-  const header = parseRecord(
-    await reader.read(payload.offset, RECORD_BYTES),
-    name,
-    'ZFile header',
-  );
+  const header = parseRecord(await reader.read(payload.offset, RECORD_BYTES), name, 'ZFile header');
   if (!header.isHeader || !header.isData) {
     throw refuse('ERR_ZFILE_RECORD', 'ZFile header', 'the flags of a data file header', 'others');
   }
@@ -136,8 +142,7 @@ function checkCoding(record: ZFileRecord, refuse: Refuse): ZFileAlgorithm {
   if (dictionaryBytes !== 0) {
     throw refuse('ERR_ZFILE_UNSUPPORTED', 'ZFile', 'no dictionary', `${dictionaryBytes} bytes`);
   }
-  const isPowerOfTwo = (blockBytes & (blockBytes - 1)) === 0;
-  if (blockBytes < blockBytesMin || blockBytes > blockBytesMax || !isPowerOfTwo) {
+  if (!isBlockSize(blockBytes)) {
     const expected = `a power of two from ${blockBytesMin} to ${blockBytesMax} as block size`;
     throw refuse('ERR_ZFILE_RECORD', 'ZFile', expected, `${blockBytes}`);
   }
@@ -158,7 +163,12 @@ function checkPlacement(record: ZFileRecord, storedBytes: number, refuse: Refuse
   const tableEndMax = record.isHeader ? storedBytes : storedBytes - RECORD_BYTES;
   if (jumpTableOffset < RECORD_BYTES || tableEnd > tableEndMax) {
     const expected = `bytes ${RECORD_BYTES} to ${tableEndMax}`;
-    throw refuse('ERR_ZFILE_RECORD', 'ZFile jump table', expected, `${jumpTableOffset} to ${tableEnd}`);
+    throw refuse(
+      'ERR_ZFILE_RECORD',
+      'ZFile jump table',
+      expected,
+      `${jumpTableOffset} to ${tableEnd}`,
+    );
   }
 }
 

@@ -8,6 +8,7 @@ import {
   algorithms,
   BLOCK_CRC_BYTES,
   BLOCK_CRC_SEED,
+  isBlockSize,
   JUMP_ENTRY_BYTES,
   RECORD_BYTES,
   serialiseRecord,
@@ -64,8 +65,7 @@ export class ZFileWriter implements ByteSink {
   constructor(sink: PatchableSink, options: ZFileWriterOptions = {}) {
     const { algorithm = 'lz4', blockBytes = zfileLimits.blockBytesMin } = options;
     const { blockBytesMin, blockBytesMax } = zfileLimits;
-    const isPowerOfTwo = (blockBytes & (blockBytes - 1)) === 0;
-    if (blockBytes < blockBytesMin || blockBytes > blockBytesMax || !isPowerOfTwo) {
+    if (!isBlockSize(blockBytes)) {
       throw new ReplaybdError(
         'ERR_ZFILE_BLOCK_SIZE',
         `block size: expected a power of two from ${blockBytesMin} to ${blockBytesMax}, ` +
