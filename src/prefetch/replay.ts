@@ -124,7 +124,7 @@ class PlanReplay implements Replay {
       if (counters.requestedBytes + range.length > budgetBytes) return 'budget';
       this.#issue(blob, range, request);
       while (this.#outstanding.size >= outstandingMax) await Promise.race(this.#outstanding);
-      await lane.ready?.();
+      if (lane.ready !== undefined) await lane.ready();
       if (this.#failuresInRow > 0 && !(await this.#backOff())) return 'failed';
     }
     return 'complete';
