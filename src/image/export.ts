@@ -51,7 +51,7 @@ export async function exportToFile(
   try {
     const sink = new FileSink(file);
     await file.truncate(source.virtualSizeBytes);
-    for await (const { offset, data } of stretches(source, options)) {
+    for await (const { offset, data } of stretches(source, Infinity, options)) {
       if (data !== null) await sink.patch(offset, data);
     }
     await file.sync();
@@ -71,7 +71,7 @@ export async function exportToStream(
   options: ExportOptions = {},
 ): Promise<void> {
   const zeros = Buffer.alloc(ZEROS_BYTES);
-  for await (const { length, data } of stretches(source, options)) {
+  for await (const { length, data } of stretches(source, ZEROS_BYTES, options)) {
     await writeTo(stream, data ?? zeros.subarray(0, length));
   }
 }
@@ -83,17 +83,21 @@ export async function digestOfDisk(
 ): Promise<string> {
   const hash = createHash('sha256');
   const zeros = Buffer.alloc(ZEROS_BYTES);
-  for await (const { length, data } of stretches(source, options)) {
+  for await (const { length, data } of stretches(source, ZEROS_BYTES, options)) {
     hash.update(data ?? zeros.subarray(0, length));
   }
   return hash.digest('hex');
 }
 
 /** The disk from its first byte to its last, read ahead by a bounded number of reads. */
-async function* stretches(source: ExportSource, options: ExportOptions): AsyncGenerator<Stretch> {
+async function* stretches(
+  source: ExportSource,
+  zerosBytesMax: number,
+  options: ExportOptions,
+): AsyncGenerator<Stretch> {
   const { onProgress, signal } = options;
   const ahead: Promise<Stretch>[] = [];
-  const plan = planStretches(source);
+  const plan = planStretches(source, zerosBytesMax);
   try {
     for (;;) {
       signal?.throwIfAborted();
@@ -124,7 +128,10 @@ async function fill(source: ExportSource, stretch: Stretch): Promise<Stretch> {
 }
 
 /** Cuts the disk at the borders between data and zeros, and into pieces of bounded size. */
-function* planStretches({ index, virtualSizeBytes }: ExportSource): Generator<Stretch> {
+function* planStretches(
+  { index, virtualSizeBytes }: ExportSource,
+  zerosBytesMax: number,
+): Generator<Stretch> {
   let position = 0;
   for (let segment = 0; segment < index.segmentCount;) {
     if (index.layer[segment] === ZERO_LAYER) {
@@ -138,11 +145,11 @@ function* planStretches({ index, virtualSizeBytes }: ExportSource): Generator<St
       if (!isNeighbour || index.layer[segment] === ZERO_LAYER) break;
       end += index.sectors[segment] * SECTOR_BYTES;
     }
-    yield* pieces(position, offset, ZEROS_BYTES, false);
+    yield* pieces(position, offset, zerosBytesMax, false);
     yield* pieces(offset, end, READ_BYTES, true);
     position = end;
   }
-  yield* pieces(position, virtualSizeBytes, ZEROS_BYTES, false);
+  yield* pieces(position, virtualSizeBytes, zerosBytesMax, false);
 }
 
 function* pieces(from: number, to: number, bytesMax: number, hasData: boolean): Generator<Stretch> {

@@ -39,7 +39,7 @@ for (const [path, kind] of Object.entries(KINDS)) {
     }
     if (expected.segments !== undefined) assert.deepEqual(segmentsOf(layer), expected.segments);
     const digest = await support.digestOf(
-      [{ columns: layer, bytes }],
+      [{ entries: layer, bytes }],
       layer.facts.virtualSizeBytes,
     );
     assert.equal(digest, expected.sha256);
@@ -64,7 +64,7 @@ for (const { path, data, index } of UPPERS) {
     const expected = support.expectations[path];
     assert.equal(upper.virtualSizeBytes, expected.virtualSizeBytes);
     const bytes = support.fileBytes(dataPath);
-    const digest = await support.digestOf([{ columns: upper, bytes }], upper.virtualSizeBytes);
+    const digest = await support.digestOf([{ entries: upper, bytes }], upper.virtualSizeBytes);
     assert.equal(digest, expected.sha256);
   });
 }
@@ -77,8 +77,8 @@ for (const kind of ['', 'sparse.']) {
     const lowerBytes = support.fileBytes(join(base, 'merged.lsmt'));
     const lower = await openLsmtLayer(lowerBytes);
     const layers = [
-      { columns: lower, bytes: lowerBytes },
-      { columns: upper, bytes: support.fileBytes(dataPath) },
+      { entries: lower, bytes: lowerBytes },
+      { entries: upper, bytes: support.fileBytes(dataPath) },
     ];
     const digest = await support.digestOf(layers, lower.facts.virtualSizeBytes);
     assert.equal(digest, support.expectations[`stack3/upper.${kind}{data,index}`].sha256);

@@ -5,13 +5,10 @@ import { open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zstdDecompressSync } from 'node:zlib';
-import { SECTOR_BYTES } from '../../src/base/limits.ts';
 import type { ByteSink } from '../../src/image/byte-sink.ts';
+import { exportSource, type SourceLayer } from '../../src/image/export-source.ts';
 import { digestOfDisk } from '../../src/image/export.ts';
 import type { LayerBytes } from '../../src/image/layer-bytes.ts';
-import type { LsmtEntryColumns } from '../../src/image/lsmt/index-entries.ts';
-import { findSegment, mergeLayers } from '../../src/image/lsmt/merged-index.ts';
-import { ZERO_LAYER } from '../../src/image/stack-map.ts';
 
 /** Layers that the original tools wrote; expected.json says what they read as. */
 export const fixtures = new URL('../fixtures/lsmt/', import.meta.url).pathname;
@@ -86,33 +83,7 @@ export function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
-export interface OpenedLayer {
-  columns: LsmtEntryColumns;
-  bytes: LayerBytes;
-}
-
-/** An export source over layers whose LSMT files are at hand. */
-export function diskOf(layers: readonly OpenedLayer[], virtualSizeBytes: number) {
-  const index = mergeLayers(
-    layers.map((layer) => layer.columns),
-    virtualSizeBytes,
-  );
-  const read = async (offset: number, into: Uint8Array) => {
-    into.fill(0);
-    const lba = offset / SECTOR_BYTES;
-    const end = lba + into.length / SECTOR_BYTES;
-    for (let at = findSegment(index, lba); index.start[at] < end; at += 1) {
-      if (index.layer[at] === ZERO_LAYER) continue;
-      const from = Math.max(lba, index.start[at]);
-      const to = Math.min(end, index.start[at] + index.sectors[at]);
-      const source = (index.mapped[at] + from - index.start[at]) * SECTOR_BYTES;
-      const { bytes } = layers[index.layer[at]];
-      into.set(await bytes.read(source, (to - from) * SECTOR_BYTES), (from - lba) * SECTOR_BYTES);
-    }
-  };
-  return { virtualSizeBytes, index, read };
-}
-
-export function digestOf(layers: readonly OpenedLayer[], virtualSizeBytes: number) {
-  return digestOfDisk(diskOf(layers, virtualSizeBytes));
+/** SHA-256 of the disk that layers, bottom first, make. */
+export function digestOf(layers: readonly SourceLayer[], virtualSizeBytes: number) {
+  return digestOfDisk(exportSource(layers, virtualSizeBytes));
 }

@@ -1,0 +1,46 @@
+import { ReplaybdError } from '../base/errors.ts';
+
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+const PROGRESS_INTERVAL_MS = 100;
+
+/** Runs `work` with a signal that Ctrl-C aborts with ERR_INTERRUPTED, so that it can clean up. */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const interrupt = () => controller.abort(new ReplaybdError('ERR_INTERRUPTED', 'interrupted'));
+  for (const name of SIGNALS) process.once(name, interrupt);
+  try {
+    return await work(controller.signal);
+  } finally {
+    for (const name of SIGNALS) process.off(name, interrupt);
+  }
+}
+
+/** One line on standard error that is written over; nothing when that is no terminal. */
+export class ProgressLine {
+  #shownAtMs = -Infinity;
+
+  show(text: string): void {
+    const nowMs = performance.now();
+    if (!process.stderr.isTTY || nowMs - this.#shownAtMs < PROGRESS_INTERVAL_MS) return;
+    this.#shownAtMs = nowMs;
+    process.stderr.write(`\r\x1b[K${text}`);
+  }
+
+  clear(): void {
+    if (this.#shownAtMs >= 0) process.stderr.write('\r\x1b[K');
+  }
+}
+
+const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+
+/** A size for people: three digits or so, and a binary unit. */
+export function formatBytes(bytes: number): string {
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < UNITS.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  const digits = unit === 0 || Number.isInteger(value) ? 0 : 1;
+  return `${value.toFixed(digits)} ${UNITS[unit]}`;
+}
