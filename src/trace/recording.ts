@@ -88,11 +88,10 @@ export class Recording {
       this.#lastNewMs = nowMs;
     }
     const { timeLimitMs, untilIdleMs } = this.#options;
-    if (this.recorder.full) void this.stop('record-limit');
-    else if (nowMs - this.#startMs >= this.#timeLimitMs(timeLimitMs)) void this.stop('time-limit');
-    else if (untilIdleMs !== undefined && nowMs - this.#lastNewMs >= untilIdleMs) {
-      void this.stop('idle');
-    } else if (nowMs >= this.#nextCheckpointMs) this.#checkpoint(nowMs);
+    if (this.recorder.full) this.#end('record-limit');
+    else if (nowMs - this.#startMs >= this.#timeLimitMs(timeLimitMs)) this.#end('time-limit');
+    else if (untilIdleMs !== undefined && nowMs - this.#lastNewMs >= untilIdleMs) this.#end('idle');
+    else if (nowMs >= this.#nextCheckpointMs) this.#checkpoint(nowMs);
   }
 
   /**
@@ -115,6 +114,11 @@ export class Recording {
     return await this.finished;
   }
 
+  /** Stops by itself; `finished` tells whether saving worked. */
+  #end(reason: EndReason): void {
+    this.stop(reason).catch(() => undefined);
+  }
+
   get #checkpointMs(): number {
     return this.#options.checkpointMs ?? CHECKPOINT_MS;
   }
@@ -125,9 +129,9 @@ export class Recording {
 
   #checkpoint(nowMs: number): void {
     this.#nextCheckpointMs = nowMs + this.#checkpointMs;
-    if (this.#saving !== null || this.recorder.counts.recordedSectors === this.#savedSectors)
-      return;
-    this.#savedSectors = this.recorder.counts.recordedSectors;
+    const { recordedSectors } = this.recorder.counts;
+    if (this.#saving !== null || recordedSectors === this.#savedSectors) return;
+    this.#savedSectors = recordedSectors;
     this.#saving = this.#saveCheckpoint().finally(() => {
       this.#saving = null;
     });

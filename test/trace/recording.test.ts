@@ -101,6 +101,20 @@ test('the first reason to end counts, and saving failures are told', async () =>
   await assert.rejects(recording.stop('detach'), /disk full/);
 });
 
+test('a recording that ends itself and cannot be saved says so through finished alone', async () => {
+  const { clock, recording } = record({
+    timeLimitMs: 10,
+    save: async () => {
+      throw new Error('disk full');
+    },
+  });
+  clock.ms += 10;
+  recording.tick();
+  // An unhandled rejection would fail this test.
+  await new Promise((resolve) => setImmediate(resolve));
+  await assert.rejects(recording.finished, /disk full/);
+});
+
 test('checkpoints come when something is new, one at a time, and before the last save', async () => {
   const order: string[] = [];
   let release = (): void => undefined;
