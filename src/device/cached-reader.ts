@@ -1,7 +1,12 @@
 import { findSegment } from '../image/lsmt/merged-index.ts';
 import { SECTOR_BYTES } from '../base/limits.ts';
 import { ZERO_LAYER, type StackMap } from '../image/stack-map.ts';
-import { createReadKernel, OPS_MAX, type ReadFailure, type ReadKernel } from '../../native/kernels.ts';
+import {
+  createReadKernel,
+  OPS_MAX,
+  type ReadFailure,
+  type ReadKernel,
+} from '../../native/kernels.ts';
 import type { SharedDevice } from './block-device.ts';
 import { TapProducer } from './tap.ts';
 

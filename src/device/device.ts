@@ -5,6 +5,7 @@ import type { Clock } from '../base/clock.ts';
 import { mergeRanges, type ByteRange } from '../base/range.ts';
 import type { Logger } from '../base/log.ts';
 import type { Stack } from '../image/stack.ts';
+import type { MissSource } from '../prefetch/quality.ts';
 import type { BlockDevice, DeviceExtent, SharedDevice } from './block-device.ts';
 import { CachedReader } from './cached-reader.ts';
 
@@ -15,10 +16,10 @@ const ROUNDS_MAX = 8;
 
 /** What a device tells whoever watches its misses (quality counters). */
 export interface MissObserver {
-  /** A guest's read that found something missing: called before anything is fetched. */
-  onMiss(offset: number, length: number): void;
+  /** A guest's read that found something missing: called before anything is fetched for it. */
+  onMiss(offset: number, length: number): MissSource;
   /** The miss was answered, or failed, after `latencyMs`. */
-  onMissDone(latencyMs: number, error: ReplaybdError | null): void;
+  onMissDone(latencyMs: number, error: ReplaybdError | null, source: MissSource): void;
 }
 
 export interface DeviceOptions {
@@ -60,14 +61,17 @@ export class StackDevice implements BlockDevice {
   async read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
     const { clock, observer } = this.#options;
     const startedMs = clock.nowMs();
-    observer.onMiss(offset, into.length);
+    const source = observer.onMiss(offset, into.length);
     try {
       await this.#fetchAndRead(offset, into, signal);
-      observer.onMissDone(clock.nowMs() - startedMs, null);
+      observer.onMissDone(clock.nowMs() - startedMs, null, source);
     } catch (error) {
       const failure = asReadError(error, offset);
-      this.#options.log.error({ device: this.id, offset, length: into.length, code: failure.code }, failure.message);
-      observer.onMissDone(clock.nowMs() - startedMs, failure);
+      this.#options.log.error(
+        { device: this.id, offset, length: into.length, code: failure.code },
+        failure.message,
+      );
+      observer.onMissDone(clock.nowMs() - startedMs, failure, source);
       throw failure;
     }
   }

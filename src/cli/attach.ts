@@ -1,0 +1,219 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import { codeOf, ReplaybdError } from '../base/errors.ts';
+import { Attachment, type AttachmentReport } from '../daemon/attachment.ts';
+import { startControl, type Control } from '../daemon/control.ts';
+import { attachmentHandlers } from '../daemon/attachment-handlers.ts';
+import type { Runtime } from '../daemon/runtime.ts';
+import type { Frontend } from '../frontend/frontend.ts';
+import { startFuse } from '../frontend/fuse/fuse-frontend.ts';
+import { fusePermitted } from '../frontend/fuse/permitted.ts';
+import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
+import { recoverStale } from '../frontend/fuse/stale.ts';
+import { startNbd } from '../frontend/nbd/server.ts';
+import { formatQuality } from '../prefetch/quality.ts';
+import { interruptSignal, untilAborted } from './interrupt.ts';
+import {
+  addRuntimeOptions,
+  addTraceOptions,
+  openRuntime,
+  positiveNumber,
+  workloadOf,
+  type RuntimeFlags,
+  type TraceFlags,
+} from './runtime-options.ts';
+
+interface AttachFlags extends RuntimeFlags, TraceFlags {
+  frontend: 'fuse' | 'nbd';
+  id: string;
+  mount?: string;
+  loop: boolean;
+  socket?: string;
+  nbdSocket?: string;
+  nbdPort?: number;
+  timeLimit?: number;
+  untilIdle?: number;
+  json?: boolean;
+}
+
+const FUSE_WORKERS = 2;
+
+/** `replaybd attach`: an image as a block device, until it is detached or interrupted. */
+export function register(program: Command): void {
+  const command = program
+    .command('attach')
+    .description('serve an image as a block device until Ctrl-C, SIGTERM or a control call')
+    .argument('<image>', 'config.v1.json or an image reference')
+    .addOption(
+      new Option('--frontend <kind>', 'how to reach it').choices(['fuse', 'nbd']).default('fuse'),
+    )
+    .option('--id <name>', 'name of the device', deviceId, `d${process.pid}`)
+    .option('--mount <dir>', 'mount its file system here (fuse)')
+    .option('--no-loop', 'do not attach a loop device (fuse); erofs can be mounted without one')
+    .option('--nbd-socket <path>', 'listen on this unix socket (nbd)')
+    .option('--nbd-port <port>', 'listen on this port of 127.0.0.1 (nbd)', positiveNumber)
+    .option('--socket <path>', 'control socket (default: in the runtime directory)')
+    .option('--time-limit <s>', 'end the recording after so long', positiveNumber)
+    .option(
+      '--until-idle <s>',
+      'end the recording when nothing new was read for so long',
+      positiveNumber,
+    )
+    .option('--json', 'print JSON: one line when the device is ready, one when it is detached');
+  addTraceOptions(addRuntimeOptions(command), 'auto').action(attach);
+}
+
+function deviceId(text: string): string {
+  if (/^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/.test(text)) return text;
+  throw new InvalidArgumentError('Expected up to 64 letters, digits, dots, dashes, underscores.');
+}
+
+async function attach(target: string, flags: AttachFlags): Promise<void> {
+  checkFrontend(flags);
+  const signal = interruptSignal();
+  const runtime = await openRuntime(flags);
+  try {
+    const attachment = await openAttachment(runtime, target, flags, signal);
+    const detached = new AbortController();
+    let control: Control | null = null;
+    let frontend: Frontend | null = null;
+    try {
+      control = await startControl({
+        socketPath: flags.socket ?? defaultControlSocket(flags.id),
+        handlers: attachmentHandlers(runtime, attachment, () => detached.abort()),
+        log: runtime.log,
+      });
+      frontend = await startFrontend(attachment, flags, runtime);
+      announce(attachment, frontend, control, flags);
+      await untilAborted(AbortSignal.any([signal, detached.signal]));
+    } finally {
+      await frontend?.close();
+      await control?.close();
+      await attachment.close();
+    }
+    printReport(await attachment.close(), flags);
+    // Detaching is how an attach ends well, whichever way it was asked for.
+    process.exitCode = 0;
+  } finally {
+    await runtime.close();
+  }
+}
+
+function checkFrontend(flags: AttachFlags): void {
+  if (flags.frontend === 'nbd') {
+    if (flags.mount === undefined) return;
+    throw new ReplaybdError(
+      'ERR_FRONTEND_MOUNT',
+      '--mount needs --frontend fuse: an NBD device is mounted by its client.',
+    );
+  }
+  const permission = fusePermitted(flags.loop);
+  if (permission.ok) return;
+  throw new ReplaybdError(
+    'ERR_FUSE_NOT_PERMITTED',
+    `FUSE cannot be used here: ${permission.reason}. Use --frontend nbd, which needs no privileges.`,
+  );
+}
+
+async function openAttachment(
+  runtime: Runtime,
+  target: string,
+  flags: AttachFlags,
+  signal: AbortSignal,
+): Promise<Attachment> {
+  return await Attachment.open(runtime, {
+    id: flags.id,
+    target,
+    mode: flags.mode,
+    workload: workloadOf(flags),
+    readerThreads: flags.frontend === 'fuse' ? FUSE_WORKERS : 0,
+    signal,
+    ...(flags.trace === undefined ? {} : { tracePath: flags.trace }),
+    ...(flags.budget === undefined ? {} : { budgetBytes: flags.budget * 2 ** 20 }),
+    ...(flags.timeLimit === undefined ? {} : { recordLimitMs: flags.timeLimit * 1000 }),
+    ...(flags.untilIdle === undefined ? {} : { recordUntilIdleMs: flags.untilIdle * 1000 }),
+  });
+}
+
+async function startFrontend(
+  attachment: Attachment,
+  flags: AttachFlags,
+  runtime: Runtime,
+): Promise<Frontend> {
+  const { log } = runtime;
+  if (flags.frontend === 'nbd') {
+    const socketPath =
+      flags.nbdSocket ?? (flags.nbdPort === undefined ? defaultNbdSocket(flags.id) : undefined);
+    return await startNbd(attachment.device, {
+      log,
+      ...(socketPath === undefined ? {} : { socketPath }),
+      ...(flags.nbdPort === undefined ? {} : { port: flags.nbdPort }),
+    });
+  }
+  await recoverStale(defaultRuntimeDirectory());
+  return await startFuse(attachment.device, {
+    workers: FUSE_WORKERS,
+    loop: flags.loop,
+    log,
+    ...(flags.mount === undefined ? {} : { mount: flags.mount }),
+  });
+}
+
+function announce(
+  attachment: Attachment,
+  frontend: Frontend,
+  control: Control,
+  flags: AttachFlags,
+): void {
+  const facts = {
+    id: flags.id,
+    mode: attachment.mode,
+    frontend: frontend.kind,
+    path: frontend.path,
+    mount: flags.mount ?? null,
+    control: control.socketPath,
+    virtualSizeBytes: attachment.device.virtualSizeBytes,
+    readyMs: attachment.report().readyMs,
+  };
+  if (flags.json === true) {
+    process.stdout.write(`${JSON.stringify(facts)}\n`);
+    return;
+  }
+  const mounted = facts.mount === null ? '' : ` mounted on ${facts.mount}`;
+  process.stdout.write(
+    `${facts.path}${mounted}: ${attachment.image.name}, ${facts.mode} mode, ` +
+      `ready in ${facts.readyMs.toFixed(0)} ms. Ctrl-C detaches.\n`,
+  );
+}
+
+function printReport(report: AttachmentReport, flags: AttachFlags): void {
+  if (flags.json === true) {
+    process.stdout.write(`${JSON.stringify(report)}\n`);
+    return;
+  }
+  const { trace } = report;
+  const traceLine = trace === null ? '' : `trace        ${trace.records} records, ${trace.path}\n`;
+  process.stdout.write(formatQuality(report.quality) + traceLine);
+}
+
+function defaultControlSocket(id: string): string {
+  return join(ensureRuntimeDirectory(), `${id}.sock`);
+}
+
+function defaultNbdSocket(id: string): string {
+  return join(ensureRuntimeDirectory(), `${id}.nbd`);
+}
+
+function ensureRuntimeDirectory(): string {
+  const folder = defaultRuntimeDirectory();
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new ReplaybdError(
+      'ERR_RUNTIME_DIRECTORY',
+      `${folder}: cannot be made (${codeOf(error)}). Set XDG_RUNTIME_DIR to a folder of yours.`,
+    );
+  }
+  return folder;
+}

@@ -1,0 +1,384 @@
+import { writeFile } from 'node:fs/promises';
+import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
+import { writeFileAtomic } from '../base/atomic-file.ts';
+import { mergeRanges, type ByteRange } from '../base/range.ts';
+import type { Blob, TouchedBytes } from '../blob/blob.ts';
+import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
+import { openLocalBlob } from '../blob/local-blob.ts';
+import { StackDevice } from '../device/device.ts';
+import { createTapMap, TapDrain } from '../device/tap.ts';
+import { openStack, type Stack } from '../image/stack.ts';
+import { QualityMeter, touchStack, type QualitySnapshot } from '../prefetch/quality.ts';
+import {
+  startReplay,
+  type Replay,
+  type ReplayCounters,
+  type ReplayEnd,
+} from '../prefetch/replay.ts';
+import { parseRepositoryAddress } from '../registry/reference.ts';
+import { buildPlan } from '../trace/build-plan.ts';
+import { decodeTrace } from '../trace/decode.ts';
+import { Recording } from '../trace/recording.ts';
+import { imageKey, readTraceFile } from '../trace/store.ts';
+import type { EndReason, Trace, TraceImage, TraceWorkload } from '../trace/trace.ts';
+import { describeImage, type ImageDescription } from './image-description.ts';
+import type { Runtime } from './runtime.ts';
+
+export type AttachMode = 'off' | 'record' | 'replay' | 'auto';
+
+export interface AttachmentOptions {
+  /** Device id: unique in the process. */
+  id: string;
+  /** A config.v1.json or an image reference. */
+  target: string;
+  mode: AttachMode;
+  workload: TraceWorkload;
+  /** A trace file to write or to replay, instead of the store's. */
+  tracePath?: string;
+  /** Bytes a replay may ask for. */
+  budgetBytes?: number;
+  /** Threads beside the main one that will read the device. */
+  readerThreads?: number;
+  recordLimitMs?: number;
+  recordUntilIdleMs?: number;
+  /** Told of every first touch, in bytes by source; for pictures of a run. */
+  onTouch?: (timeUs: number, offset: number, touched: TouchedBytes) => void;
+  signal?: AbortSignal;
+}
+
+/** What came of a device's time, for people and programs. */
+export interface AttachmentReport {
+  readonly device: string;
+  readonly image: string;
+  readonly mode: 'off' | 'record' | 'replay';
+  readonly virtualSizeBytes: number;
+  readonly layers: number;
+  /** From the call of `open` until the device could serve reads. */
+  readonly readyMs: number;
+  readonly quality: QualitySnapshot;
+  readonly replay: (ReplayCounters & { end: ReplayEnd | null }) | null;
+  /** The trace that is being recorded or replayed. */
+  readonly trace: { path: string; records: number } | null;
+}
+
+const DRAIN_MS = 20;
+const BUDGET_BYTES_DEFAULT = 2 ** 32;
+
+/**
+ * An image opened as a device, with its recording or its replay. The order matters: a replay's first
+ * requests leave before the layers are opened, so that opening finds their metadata on its way.
+ */
+export class Attachment {
+  readonly device: StackDevice;
+  readonly stack: Stack;
+  readonly image: ImageDescription;
+  readonly mode: 'off' | 'record' | 'replay';
+  readonly quality: QualityMeter;
+  readonly recording: Recording | null;
+  readonly replay: Replay | null;
+  readonly #runtime: Runtime;
+  readonly #blobs: readonly Blob[];
+  readonly #drain: TapDrain;
+  readonly #timer: NodeJS.Timeout;
+  readonly #stopListening: () => void;
+  readonly #readyMs: number;
+  readonly #tracePath: string;
+  readonly #replayedRecords: number;
+  /** The tap's clock at the access that is being accounted. */
+  #accessUs = 0;
+  #closing: Promise<AttachmentReport> | null = null;
+
+  private constructor(runtime: Runtime, options: AttachmentOptions, opened: OpenedImage) {
+    const { image, blobs, stack, tap, replay, trace } = opened;
+    this.#runtime = runtime;
+    this.#blobs = blobs;
+    this.image = image;
+    this.stack = stack;
+    this.mode = opened.mode;
+    this.replay = replay;
+    this.#tracePath = opened.tracePath;
+    this.#replayedRecords = trace?.records.count ?? 0;
+    this.#drain = opened.drain;
+    this.quality = this.#meter(options);
+    this.device = new StackDevice({
+      id: options.id,
+      stack,
+      shared: { stack: stack.map, tap },
+      clock: runtime.clock,
+      log: runtime.log,
+      observer: {
+        onMiss: (offset, length) => {
+          this.#accessUs = this.#drain.nowUs();
+          return this.quality.onMiss(offset, length);
+        },
+        onMissDone: (latencyMs, error, source) => {
+          this.quality.onMissDone(latencyMs, error, source);
+        },
+      },
+    });
+    this.recording = this.mode === 'record' ? this.#record(options) : null;
+    if (this.mode !== 'off') this.#drain.setEnabled(true);
+    this.#timer = setInterval(() => this.#drainTap(), DRAIN_MS);
+    const digests = new Set(blobs.map((blob) => blob.digest));
+    this.#stopListening = runtime.onFetch((event) => {
+      if (!digests.has(event.digest)) return;
+      this.quality.onFetchStart(event.lane, event.length);
+      this.quality.onFetchEnd(event.lane, event.length, event.bytes);
+    });
+    this.#readyMs = opened.drain.nowUs() / 1000;
+    runtime.metrics.add(options.id, this.quality);
+    runtime.metrics.setReady(options.id, this.#readyMs / 1000);
+    if (replay !== null) void replay.finished.then(() => this.#setReadAhead('auto'));
+  }
+
+  /** Opens an image. Errors: those of the configuration, the registry and the formats. */
+  static async open(runtime: Runtime, options: AttachmentOptions): Promise<Attachment> {
+    const tap = createTapMap(1 + (options.readerThreads ?? 0));
+    const drain = new TapDrain(tap);
+    let resultFile = '';
+    const blobs: Blob[] = [];
+    let replay: Replay | null = null;
+    try {
+      const image = await describeImage(options.target, runtime.client, {
+        identify: options.mode !== 'off',
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      });
+      resultFile = image.resultFile;
+      const { mode, trace, tracePath } = await chooseMode(runtime, image, options);
+      blobs.push(...(await openBlobs(runtime, image)));
+      if (trace !== null) replay = replayTrace(runtime, trace, blobs, options);
+      const stack = await openStack(blobs);
+      const opened = { image, blobs, stack, tap, drain, replay, mode, trace, tracePath };
+      const attachment = new Attachment(runtime, options, opened);
+      await writeResult(resultFile, 'success');
+      return attachment;
+    } catch (error) {
+      replay?.cancel();
+      await Promise.all(blobs.map((blob) => blob.close()));
+      await writeResult(resultFile, `failed:${messageOf(error)}`);
+      throw error;
+    }
+  }
+
+  /** Counters as they stand. */
+  report(): AttachmentReport {
+    this.#drainTap();
+    return {
+      device: this.device.id,
+      image: this.image.name,
+      mode: this.mode,
+      virtualSizeBytes: this.device.virtualSizeBytes,
+      layers: this.#blobs.length,
+      readyMs: this.#readyMs,
+      quality: this.quality.snapshot(),
+      replay: this.replay === null ? null : { ...this.replay.counters, end: this.replay.end },
+      trace: this.#traceReport(),
+    };
+  }
+
+  /** Ends the recording and saves its trace. Throws ERR_NOT_RECORDING. */
+  async stopRecording(reason: EndReason): Promise<Trace> {
+    if (this.recording === null) {
+      throw new ReplaybdError(
+        'ERR_NOT_RECORDING',
+        `device ${this.device.id} is not recording (mode ${this.mode}).`,
+        { errno: 'EINVAL' },
+      );
+    }
+    this.#drainTap();
+    return await this.recording.stop(reason);
+  }
+
+  /** Saves the recording, ends the replay and closes the layers. No front end may be left. */
+  close(): Promise<AttachmentReport> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<AttachmentReport> {
+    clearInterval(this.#timer);
+    try {
+      if (this.recording !== null) await this.stopRecording('detach');
+    } finally {
+      this.replay?.cancel();
+    }
+    const report = this.report();
+    this.#stopListening();
+    this.#runtime.metrics.remove(this.device.id);
+    await Promise.all(this.#blobs.map((blob) => blob.close()));
+    return report;
+  }
+
+  #meter(options: AttachmentOptions): QualityMeter {
+    const touch = touchStack(this.stack, (layer) => this.stack.layers[layer].blob);
+    const { onTouch, id } = options;
+    return new QualityMeter(
+      (offset, length) => {
+        const touched = touch(offset, length);
+        onTouch?.(this.#accessUs, offset, touched);
+        return touched;
+      },
+      (source, latencyMs) => this.#runtime.metrics.observeDemandRead(id, source, latencyMs),
+    );
+  }
+
+  #record(options: AttachmentOptions): Recording {
+    const { recordLimitMs, recordUntilIdleMs } = options;
+    const { identity } = this.image;
+    const layers = identity.layers.map((layer, i) => ({
+      ...layer,
+      sizeBytes: this.#blobs[i].sizeBytes,
+    }));
+    const image: TraceImage = {
+      ...identity,
+      layers,
+      virtualSizeBytes: this.stack.map.virtualSizeBytes,
+    };
+    return new Recording({
+      image,
+      workload: options.workload,
+      deviceSizeBytes: image.virtualSizeBytes,
+      locate: (lba, sectors) => this.stack.locate(lba, sectors),
+      plan: (records) =>
+        buildPlan({
+          records,
+          layers,
+          resolver: this.stack,
+          metadataRanges: this.stack.layers.map((layer) => layer.metadataRanges),
+        }),
+      save: (bytes) => writeFileAtomic(this.#tracePath, bytes),
+      clock: this.#runtime.clock,
+      log: this.#runtime.log,
+      startUs: 0,
+      ...(recordLimitMs === undefined ? {} : { timeLimitMs: recordLimitMs }),
+      ...(recordUntilIdleMs === undefined ? {} : { untilIdleMs: recordUntilIdleMs }),
+    });
+  }
+
+  #drainTap(): void {
+    this.#drain.drain((timeUs, offset, length, hit) => {
+      this.#accessUs = timeUs;
+      this.quality.onAccess(offset, length, hit);
+      this.recording?.access(timeUs, offset, length);
+    });
+    this.recording?.tick();
+  }
+
+  #setReadAhead(readAhead: 'auto' | 'off'): void {
+    for (const blob of this.#blobs) if (blob instanceof RemoteBlob) blob.readAhead = readAhead;
+  }
+
+  #traceReport(): AttachmentReport['trace'] {
+    if (this.mode === 'off') return null;
+    const records = this.recording?.recorder.count ?? this.#replayedRecords;
+    return { path: this.#tracePath, records };
+  }
+}
+
+interface OpenedImage extends ChosenMode {
+  image: ImageDescription;
+  blobs: readonly Blob[];
+  stack: Stack;
+  tap: ReturnType<typeof createTapMap>;
+  drain: TapDrain;
+  replay: Replay | null;
+}
+
+interface ChosenMode {
+  mode: 'off' | 'record' | 'replay';
+  /** The trace to replay. */
+  trace: Trace | null;
+  /** '' in mode 'off'. */
+  tracePath: string;
+}
+
+/**
+ * 'auto' replays when there is a good trace and records otherwise; 'replay' without a good trace is
+ * a warning and plain lazy loading.
+ */
+async function chooseMode(
+  runtime: Runtime,
+  image: ImageDescription,
+  options: AttachmentOptions,
+): Promise<ChosenMode> {
+  const { mode, workload } = options;
+  if (mode === 'off') return { mode, trace: null, tracePath: '' };
+  const key = imageKey(image.identity);
+  const tracePath = options.tracePath ?? runtime.traces.path(key, workload.key);
+  if (mode === 'record') return { mode, trace: null, tracePath };
+  const trace = await readTrace(runtime, tracePath, mode === 'replay');
+  if (trace !== null) return { mode: 'replay', trace, tracePath };
+  return { mode: mode === 'auto' ? 'record' : 'off', trace: null, tracePath };
+}
+
+async function readTrace(runtime: Runtime, path: string, expected: boolean): Promise<Trace | null> {
+  try {
+    return decodeTrace(await readTraceFile(path), path);
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT' || expected) {
+      runtime.log.warn({ trace: path, code: codeOf(error) }, `no replay: ${messageOf(error)}`);
+    }
+    return null;
+  }
+}
+
+async function openBlobs(runtime: Runtime, image: ImageDescription): Promise<Blob[]> {
+  return await Promise.all(
+    image.lowers.map(async (lower) => {
+      if (lower.kind === 'file') return await openLocalBlob(lower.path);
+      const source = runtime.client.blobSource(
+        parseRepositoryAddress(lower.url.slice(0, lower.url.lastIndexOf('/'))),
+        lower.digest,
+        lower.size,
+      );
+      const cached = await runtime.cache.blob(lower.digest, lower.size ?? (await source.size()));
+      return runtime.fetcher.remoteBlob(cached, source);
+    }),
+  );
+}
+
+function replayTrace(
+  runtime: Runtime,
+  trace: Trace,
+  blobs: readonly Blob[],
+  options: AttachmentOptions,
+): Replay {
+  const remote = new Map<string, RemoteBlob>();
+  for (const blob of blobs) {
+    if (blob instanceof RemoteBlob) remote.set(blob.digest, blob);
+  }
+  for (const [layer, { digest }] of trace.image.layers.entries()) {
+    const blob = remote.get(digest);
+    if (blob === undefined) continue;
+    blob.readAhead = 'off';
+    blob.cached.pin(plannedRanges(trace, layer, blob.sizeBytes));
+  }
+  return startReplay({
+    trace,
+    blobs: remote,
+    lane: {
+      prefetch: async (blob, range, { signal }) => {
+        if (blob instanceof RemoteBlob) await runtime.fetcher.prefetch(blob, range, { signal });
+      },
+    },
+    budgetBytes: options.budgetBytes ?? BUDGET_BYTES_DEFAULT,
+    clock: runtime.clock,
+    log: runtime.log,
+  });
+}
+
+/** A layer's part of the plan, as far as it lies in the blob. */
+function plannedRanges(trace: Trace, layer: number, sizeBytes: number): ByteRange[] {
+  const { plan } = trace;
+  const ranges: ByteRange[] = [];
+  for (let i = 0; i < plan.count; i += 1) {
+    if (plan.blob[i] !== layer || plan.offset[i] + plan.length[i] > sizeBytes) continue;
+    ranges.push({ offset: plan.offset[i], length: plan.length[i] });
+  }
+  return mergeRanges(ranges);
+}
+
+/** Tells overlaybd's snapshotter how opening went; exactly these words, without a line feed. */
+async function writeResult(path: string, result: string): Promise<void> {
+  if (path !== '') await writeFile(path, result);
+}

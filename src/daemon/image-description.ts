@@ -1,0 +1,119 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { pipeline } from 'node:stream/promises';
+import { ReplaybdError } from '../base/errors.ts';
+import { annotation } from '../image/build/annotations.ts';
+import { readImageConfig, resolveLower, type LowerLocation } from '../image/config.ts';
+import type { RegistryClient } from '../registry/client.ts';
+import { parseReference, repositoryBlobUrl } from '../registry/reference.ts';
+import type { TraceImage, TraceLayer } from '../trace/trace.ts';
+
+/** An image, before any of its layers is opened. */
+export interface ImageDescription {
+  /** As the user named it. */
+  readonly name: string;
+  /** The image as its traces name it. */
+  readonly identity: Omit<TraceImage, 'virtualSizeBytes'>;
+  /** Bottom first, one for each layer of the identity. */
+  readonly lowers: readonly LowerLocation[];
+  /** Where overlaybd wants to be told how opening went; '' when nowhere. */
+  readonly resultFile: string;
+}
+
+export interface DescribeOptions {
+  /** Compute the digests that a configuration file leaves out: traces are keyed by them. */
+  identify: boolean;
+  signal?: AbortSignal;
+}
+
+/** Describes what `config.v1.json` or an image reference names. */
+export async function describeImage(
+  target: string,
+  client: Pick<RegistryClient, 'getManifest' | 'repository'>,
+  options: DescribeOptions,
+): Promise<ImageDescription> {
+  const isFile = target.endsWith('.json') || (await isRegularFile(target));
+  return isFile ? describeConfig(target, options) : describeReference(target, client, options);
+}
+
+async function describeConfig(path: string, options: DescribeOptions): Promise<ImageDescription> {
+  const config = await readImageConfig(path);
+  if (config.upper.index !== '' && config.upper.data !== '') {
+    throw new ReplaybdError(
+      'ERR_UPPER_UNSUPPORTED',
+      `${path}: $.upper: writable layers are not served yet. Remove "upper" to attach read-only.`,
+    );
+  }
+  const lowers = await Promise.all(config.lowers.map((lower) => resolveLower(config, lower)));
+  const layers = await Promise.all(
+    lowers.map(async (lower, i): Promise<TraceLayer> => {
+      if (lower.kind === 'remote') {
+        return { digest: lower.digest, sizeBytes: lower.size ?? 0, diffId: null };
+      }
+      const { size } = await stat(lower.path);
+      const stated = config.lowers[i].digest;
+      const digest = stated !== '' || !options.identify ? stated : await digestOfFile(lower.path);
+      return { digest, sizeBytes: size, diffId: null };
+    }),
+  );
+  const identity = { manifestDigest: null, layers };
+  return { name: path, identity, lowers, resultFile: config.resultFile };
+}
+
+async function describeReference(
+  target: string,
+  client: Pick<RegistryClient, 'getManifest' | 'repository'>,
+  options: DescribeOptions,
+): Promise<ImageDescription> {
+  const reference = parseReference(target);
+  const { signal } = options;
+  const { digest, manifest } = await client.getManifest(
+    reference,
+    signal === undefined ? {} : { signal },
+  );
+  const blobsUrl = repositoryBlobUrl(client.repository(reference));
+  const overlaybdLayers = manifest.layers.filter(
+    ({ annotations }) => annotations?.[annotation.accelerationLayer] !== 'yes',
+  );
+  for (const layer of overlaybdLayers) {
+    if (layer.annotations?.[annotation.blobDigest] === layer.digest) continue;
+    throw new ReplaybdError(
+      'ERR_IMAGE_NOT_OVERLAYBD',
+      `${target}: layer ${layer.digest} lacks the annotation ${annotation.blobDigest} with its ` +
+        'digest: this is not an overlaybd image. Convert it first.',
+    );
+  }
+  return {
+    name: target,
+    identity: {
+      manifestDigest: digest,
+      layers: overlaybdLayers.map((layer) => ({
+        digest: layer.digest,
+        sizeBytes: layer.size,
+        // The layer's tar is not compressed, so the two digests are one.
+        diffId: layer.digest,
+      })),
+    },
+    lowers: overlaybdLayers.map((layer) => ({
+      kind: 'remote',
+      url: `${blobsUrl}/${layer.digest}`,
+      digest: layer.digest,
+      size: layer.size,
+    })),
+    resultFile: '',
+  };
+}
+
+async function digestOfFile(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path, { highWaterMark: 2 ** 20 }), hash);
+  return `sha256:${hash.digest('hex')}`;
+}
+
+async function isRegularFile(path: string): Promise<boolean> {
+  return stat(path).then(
+    (facts) => facts.isFile(),
+    () => false,
+  );
+}

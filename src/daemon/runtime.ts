@@ -1,0 +1,87 @@
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { systemClock, type Clock } from '../base/clock.ts';
+import { silentLogger, type Logger } from '../base/log.ts';
+import { openBlobCache, openMemoryCache, type BlobCache } from '../blob/cache/blob-cache.ts';
+import type { FetchEvent } from '../blob/fetch/fetch-stats.ts';
+import { createFetcher, type Fetcher } from '../blob/fetcher.ts';
+import { PrefetchMetrics } from '../prefetch/metrics.ts';
+import {
+  createRegistryClient,
+  type RegistryClient,
+  type RegistryClientOptions,
+} from '../registry/client.ts';
+import { TraceStore } from '../trace/store.ts';
+
+export interface RuntimeOptions {
+  /** Where blobs are kept; null keeps them in memory, for as long as a device is open. */
+  cacheFolder: string | null;
+  quotaBytes: number;
+  traceFolder?: string;
+  /** A demand read that is not answered by then fails with EIO. */
+  readDeadlineMs?: number;
+  registry?: RegistryClientOptions;
+  clock?: Clock;
+  log?: Logger;
+}
+
+type FetchListener = (event: FetchEvent) => void;
+
+/** What all devices of a process share: the registry client, the cache, the fetcher, the traces. */
+export class Runtime {
+  readonly client: RegistryClient;
+  readonly cache: BlobCache;
+  readonly fetcher: Fetcher;
+  readonly traces: TraceStore;
+  readonly metrics: PrefetchMetrics = new PrefetchMetrics();
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly #fetchListeners = new Set<FetchListener>();
+
+  /** `Runtime.open` calls this. */
+  constructor(options: RuntimeOptions, cache: BlobCache) {
+    const { clock = systemClock, log = silentLogger, readDeadlineMs } = options;
+    this.clock = clock;
+    this.log = log;
+    this.cache = cache;
+    this.client = createRegistryClient({ clock, ...options.registry });
+    this.traces = new TraceStore(options.traceFolder);
+    this.fetcher = createFetcher({
+      clock,
+      log,
+      ...(readDeadlineMs === undefined ? {} : { readDeadlineMs }),
+      onFetch: (event) => {
+        for (const listener of this.#fetchListeners) listener(event);
+      },
+    });
+  }
+
+  /** Throws ERR_CACHE_LOCKED when another process uses the cache folder. */
+  static async open(options: RuntimeOptions): Promise<Runtime> {
+    const { cacheFolder, quotaBytes, clock = systemClock, log = silentLogger } = options;
+    const cache =
+      cacheFolder === null
+        ? openMemoryCache({ quotaBytes, clock, log })
+        : await openBlobCache(cacheFolder, { quotaBytes, clock, log });
+    return new Runtime(options, cache);
+  }
+
+  /** Tells of every request that ended, until the returned function is called. */
+  onFetch(listener: FetchListener): () => void {
+    this.#fetchListeners.add(listener);
+    return () => this.#fetchListeners.delete(listener);
+  }
+
+  /** All devices must be closed before. */
+  async close(): Promise<void> {
+    await this.client.close();
+    await this.cache.close();
+  }
+}
+
+/** Where blobs are kept unless told otherwise. */
+export function defaultCacheFolder(env: NodeJS.ProcessEnv = process.env): string {
+  if (env.XDG_CACHE_HOME?.startsWith('/')) return join(env.XDG_CACHE_HOME, 'replaybd');
+  if (process.getuid?.() === 0) return '/var/cache/replaybd';
+  return join(env.HOME ?? homedir(), '.cache/replaybd');
+}
