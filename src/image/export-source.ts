@@ -1,25 +1,18 @@
 import { SECTOR_BYTES } from '../base/limits.ts';
 import type { ExportSource } from './export.ts';
 import type { LayerBytes } from './layer-bytes.ts';
-import type { LsmtEntryColumns } from './lsmt/index-entries.ts';
-import { findSegment, mergeLayers } from './lsmt/merged-index.ts';
-import { ZERO_LAYER } from './stack-map.ts';
+import { findSegment } from './lsmt/merged-index.ts';
+import { ZERO_LAYER, type MergedIndexMap } from './stack-map.ts';
 
-/** A layer's index, and the file its entries point into. */
-export interface SourceLayer {
-  readonly entries: LsmtEntryColumns;
-  readonly bytes: LayerBytes;
-}
-
-/** The disk that layers, bottom first, make; read piece by piece, without a device. */
+/**
+ * A disk that is read piece by piece, without a device. `layers[i]` is the LSMT file that segments
+ * of layer `i` point into.
+ */
 export function exportSource(
-  layers: readonly SourceLayer[],
+  layers: readonly LayerBytes[],
+  index: MergedIndexMap,
   virtualSizeBytes: number,
 ): ExportSource {
-  const index = mergeLayers(
-    layers.map((layer) => layer.entries),
-    virtualSizeBytes,
-  );
   const { start, sectors, mapped, layer, segmentCount } = index;
   return {
     virtualSizeBytes,
@@ -35,7 +28,7 @@ export function exportSource(
         const length = (Math.min(lbaEnd, start[at] + sectors[at]) - from) * SECTOR_BYTES;
         const source = (mapped[at] + from - start[at]) * SECTOR_BYTES;
         const target = (from - lba) * SECTOR_BYTES;
-        copies.push(copy(layers[layer[at]].bytes, source, into.subarray(target, target + length)));
+        copies.push(copy(layers[layer[at]], source, into.subarray(target, target + length)));
       }
       await Promise.all(copies);
     },

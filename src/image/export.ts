@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { open, rename, stat, unlink } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
-import { codeOf, ReplaybdError } from '../base/errors.ts';
+import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { SECTOR_BYTES } from '../base/limits.ts';
 import { FileSink } from './byte-sink.ts';
 import { ZERO_LAYER, type MergedIndexMap } from './stack-map.ts';
@@ -38,7 +38,7 @@ const ZEROS_BYTES = 4 * 1024 * 1024;
 /**
  * Writes the disk as a sparse raw image: what no layer holds, and what was discarded, stays a hole.
  * The file appears under its name only when it is whole. Errors: ERR_EXPORT_TARGET when `path` is
- * something else than a file, and those of reading and writing.
+ * something else than a file, ERR_EXPORT_WRITE, and those of reading.
  */
 export async function exportToFile(
   source: ExportSource,
@@ -47,24 +47,31 @@ export async function exportToFile(
 ): Promise<void> {
   await refuseSpecialFile(path);
   const temporary = `${path}.partial-${process.pid}`;
-  const file = await open(temporary, 'wx', 0o644);
   try {
-    const sink = new FileSink(file);
-    await file.truncate(source.virtualSizeBytes);
-    for await (const { offset, data } of stretches(source, Infinity, options)) {
-      if (data !== null) await sink.patch(offset, data);
+    const file = await open(temporary, 'wx', 0o644);
+    try {
+      await file.truncate(source.virtualSizeBytes);
+      const sink = new FileSink(file);
+      for await (const { offset, data } of stretches(source, Infinity, options)) {
+        if (data !== null) await sink.patch(offset, data);
+      }
+      await file.sync();
+      await rename(temporary, path);
+    } catch (error) {
+      await unlink(temporary).catch(() => undefined);
+      throw error;
+    } finally {
+      await file.close();
     }
-    await file.sync();
-    await rename(temporary, path);
   } catch (error) {
-    await unlink(temporary);
-    throw error;
-  } finally {
-    await file.close();
+    throw asWriteError(error, path);
   }
 }
 
-/** Writes the whole disk, zeros included, to a stream such as standard output; does not end it. */
+/**
+ * Writes the whole disk, zeros included, to a stream such as standard output; does not end it.
+ * Errors: ERR_EXPORT_WRITE, and those of reading.
+ */
 export async function exportToStream(
   source: ExportSource,
   stream: Writable,
@@ -172,11 +179,22 @@ async function refuseSpecialFile(path: string): Promise<void> {
   );
 }
 
-function writeTo(stream: Writable, bytes: Uint8Array): Promise<void> {
-  return new Promise((resolve, reject) => {
-    stream.write(bytes, (error) => {
-      if (error) reject(error);
-      else resolve();
+/** A stream reports a failed write twice; the event alone would end the process. */
+async function writeTo(stream: Writable, bytes: Uint8Array): Promise<void> {
+  const ignore = () => undefined;
+  stream.on('error', ignore);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      stream.write(bytes, (error) => (error ? reject(error) : resolve()));
     });
-  });
+  } catch (error) {
+    throw asWriteError(error, 'the output');
+  }
+  stream.off('error', ignore);
+}
+
+function asWriteError(error: unknown, target: string): ReplaybdError {
+  if (error instanceof ReplaybdError) return error;
+  const message = `${target}: cannot be written: ${messageOf(error)}`;
+  return new ReplaybdError('ERR_EXPORT_WRITE', message, { cause: error });
 }

@@ -6,6 +6,7 @@ import { readImageConfig, resolveLower, type ImageConfig, type LowerLocation } f
 import { exportSource } from './export-source.ts';
 import type { ExportSource } from './export.ts';
 import type { LayerBytes } from './layer-bytes.ts';
+import { mergeLayers } from './lsmt/merged-index.ts';
 import { openUpper, type LsmtUpper } from './lsmt/upper.ts';
 import { openStack, type Stack } from './stack.ts';
 
@@ -53,25 +54,19 @@ export async function openInput(
       blobs.push(blob);
     }
     const stack = await openStack(blobs);
-    const layers = stack.layers.map(({ lsmt, container }) => {
-      return { entries: lsmt, bytes: container.bytes };
-    });
+    const bytes = stack.layers.map((layer) => layer.container.bytes);
     const upper = await openConfiguredUpper(config);
     if (upper === null) {
-      const source = exportSource(layers, stack.map.virtualSizeBytes);
+      const source = exportSource(bytes, stack.map.index, stack.map.virtualSizeBytes);
       return { config, stack, upper, source, close };
     }
     const file = await open(upper.name, 'r');
     closers.push(() => file.close());
-    const upperLayer = { entries: upper, bytes: await fileBytes(file, upper.name) };
+    bytes.push(await fileBytes(file, upper.name));
     const virtualSizeBytes = upper.virtualSizeBytes || stack.map.virtualSizeBytes;
-    return {
-      config,
-      stack,
-      upper,
-      source: exportSource([...layers, upperLayer], virtualSizeBytes),
-      close,
-    };
+    const entries = [...stack.layers.map((layer) => layer.lsmt), upper];
+    const source = exportSource(bytes, mergeLayers(entries, virtualSizeBytes), virtualSizeBytes);
+    return { config, stack, upper, source, close };
   } catch (error) {
     await close();
     throw error;

@@ -15,10 +15,11 @@ import {
 } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { PassThrough } from 'node:stream';
+import { PassThrough, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
+import { ReplaybdError } from '../../src/base/errors.ts';
 import { digestOfDisk, exportToFile, exportToStream } from '../../src/image/export.ts';
 import { FileSink } from '../../src/image/byte-sink.ts';
 import { openInput } from '../../src/image/input.ts';
@@ -124,16 +125,18 @@ test('a failing read, or Ctrl-C, leaves nothing and keeps what was there', async
     virtualSizeBytes: 64 * MIB,
     index,
     read: (offset: number) =>
-      offset < 16 * MIB ? Promise.resolve() : Promise.reject(new Error('broken')),
+      offset < 16 * MIB
+        ? Promise.resolve()
+        : Promise.reject(new ReplaybdError('ERR_BROKEN', 'broken')),
   };
-  await assert.rejects(exportToFile(failing, target), { message: 'broken' });
+  await assert.rejects(exportToFile(failing, target), { code: 'ERR_BROKEN' });
   const controller = new AbortController();
   const slow = { ...failing, read: () => Promise.resolve() };
   const aborting = exportToFile(slow, target, {
     signal: controller.signal,
-    onProgress: () => controller.abort(new Error('interrupted')),
+    onProgress: () => controller.abort(new ReplaybdError('ERR_INTERRUPTED', 'interrupted')),
   });
-  await assert.rejects(aborting, { message: 'interrupted' });
+  await assert.rejects(aborting, { code: 'ERR_INTERRUPTED' });
   assert.deepEqual(readdirSync(out), ['disk.raw']);
   assert.equal(readFileSync(target, 'utf8'), 'precious');
 });
@@ -148,6 +151,15 @@ test('progress never goes back, and ends at the size of the disk', async () => {
     [...seen].sort((a, b) => a - b),
   );
   assert.equal(seen.at(-1), input.source.virtualSizeBytes);
+});
+
+test('a reader that goes away, or a folder that is not there, is an error and no crash', async () => {
+  const input = await openInput([locate('stack3/merged.lz4-4k.obd')]);
+  const code = 'ERR_EXPORT_WRITE';
+  const gone = new Writable({ write: (_, __, done) => done(new Error('write EPIPE')) });
+  await assert.rejects(exportToStream(input.source, gone), { code, message: /EPIPE/ });
+  await assert.rejects(exportToFile(input.source, join(folder, 'none/disk.raw')), { code });
+  await input.close();
 });
 
 test('a target that is no file is refused', async () => {

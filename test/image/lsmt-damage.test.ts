@@ -144,7 +144,7 @@ test('a writable layer whose log points beyond its data is refused', async () =>
   const cases = [
     { code: 'ERR_LSMT_MAPPED', damage: () => word(Buffer.from(log), 4096 + 8, 2n ** 40n) },
     { code: 'ERR_LSMT_FLAGS', damage: () => flag(Buffer.from(log), 28, 0x05) },
-    { code: 'ERR_LSMT_FLAGS', damage: () => word(Buffer.from(log), 32, 8192n) },
+    { code: 'ERR_LSMT_INDEX', damage: () => word(Buffer.from(log), 32, 8192n) },
     { code: 'ERR_LSMT_MAGIC', damage: () => Buffer.from(log.subarray(0, 100)) },
   ];
   for (const { code, damage } of cases) {

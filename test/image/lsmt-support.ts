@@ -6,9 +6,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { zstdDecompressSync } from 'node:zlib';
 import type { ByteSink } from '../../src/image/byte-sink.ts';
-import { exportSource, type SourceLayer } from '../../src/image/export-source.ts';
+import { exportSource } from '../../src/image/export-source.ts';
 import { digestOfDisk } from '../../src/image/export.ts';
 import type { LayerBytes } from '../../src/image/layer-bytes.ts';
+import type { LsmtEntryColumns } from '../../src/image/lsmt/index-entries.ts';
+import { mergeLayers } from '../../src/image/lsmt/merged-index.ts';
 
 /** Layers that the original tools wrote; expected.json says what they read as. */
 export const fixtures = new URL('../fixtures/lsmt/', import.meta.url).pathname;
@@ -83,7 +85,15 @@ export function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
+export interface OpenedLayer {
+  entries: LsmtEntryColumns;
+  bytes: LayerBytes;
+}
+
 /** SHA-256 of the disk that layers, bottom first, make. */
-export function digestOf(layers: readonly SourceLayer[], virtualSizeBytes: number) {
-  return digestOfDisk(exportSource(layers, virtualSizeBytes));
+export function digestOf(layers: readonly OpenedLayer[], virtualSizeBytes: number) {
+  const entries = layers.map((layer) => layer.entries);
+  const bytes = layers.map((layer) => layer.bytes);
+  const index = mergeLayers(entries, virtualSizeBytes);
+  return digestOfDisk(exportSource(bytes, index, virtualSizeBytes));
 }

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import fc from 'fast-check';
 import type { LayerBytes } from '../../src/image/layer-bytes.ts';
 import { extentsOf } from '../../src/image/lsmt/compact.ts';
 import type { LsmtEntryColumns } from '../../src/image/lsmt/index-entries.ts';
@@ -120,6 +121,39 @@ test('writable and sealed layers commit to what the original committed', async (
   }
 });
 
+test('random extents, up to far LBAs, read back as they were written', async () => {
+  const extentArbitrary = fc.record({
+    gap: fc.oneof(fc.nat(3), fc.integer({ min: 0, max: 2 ** 40 })),
+    sectors: fc.integer({ min: 1, max: 200 }),
+    zeroed: fc.boolean(),
+    byte: fc.integer({ min: 1, max: 255 }),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(extentArbitrary, { maxLength: 20 }), async (parts) => {
+      let lba = 0;
+      const extents = parts.map(({ gap, sectors, zeroed, byte }): LsmtExtent => {
+        const at = lba + gap;
+        lba = at + sectors;
+        if (zeroed) return { lba: at, sectors, zeroed };
+        return { lba: at, sectors, data: Buffer.alloc(sectors * 512, byte) };
+      });
+      const bytes = bytesOf('random', await write({ virtualSizeBytes: GIB }, extents));
+      const layer = await openLsmtLayer(bytes);
+      for (const extent of extents) {
+        for (let i = 0; i < extent.sectors; i += 1) {
+          const found = await readSector(layer, bytes, extent.lba + i);
+          const expected = extent.zeroed ? 0 : extent.data[0];
+          assert.deepEqual(found, Buffer.alloc(512, expected));
+        }
+      }
+      const sectorsWritten = extents.reduce((sum, extent) => sum + extent.sectors, 0);
+      const sectorsFound = layer.sectors.reduce((sum, sectors) => sum + sectors, 0);
+      assert.equal(sectorsFound, sectorsWritten);
+    }),
+    { numRuns: 50 },
+  );
+});
+
 test('what cannot be written is refused', async () => {
   const options = { virtualSizeBytes: MIB };
   const one = { lba: 0, sectors: 1, zeroed: true } as const;
@@ -150,6 +184,14 @@ function* inEntries(lba: number, data: Buffer): Generator<LsmtExtent> {
     const part = data.subarray(offset, offset + 4 * MIB);
     yield { lba: lba + offset / 512, sectors: part.length / 512, data: part };
   }
+}
+
+/** By the plainest search there is: the merged index has tests of its own. */
+async function readSector(layer: LsmtLayer, bytes: LayerBytes, lba: number): Promise<Buffer> {
+  const at = layer.start.findIndex((start, i) => start <= lba && lba < start + layer.sectors[i]);
+  assert.ok(at >= 0, `no entry has sector ${lba}`);
+  if (layer.zeroed[at] === 1) return Buffer.alloc(512);
+  return Buffer.from(await bytes.read((layer.mapped[at] + lba - layer.start[at]) * 512, 512));
 }
 
 function fill(character: string, length: number): Buffer {

@@ -58,6 +58,18 @@ export interface LsmtBlock {
   userTag: string;
 }
 
+/** The error for a block of file `name` whose flags say that it is something else. */
+export function flagsError(
+  name: string,
+  structure: string,
+  expected: string,
+  { isHeader, isData, isSealed }: LsmtBlock,
+): ReplaybdError {
+  const sealed = isSealed ? 'a sealed' : 'an unsealed';
+  const found = `the ${isHeader ? 'header' : 'trailer'} of ${sealed} ${isData ? 'data' : 'index'} file`;
+  return formatError('ERR_LSMT_FLAGS', { name, structure, expected, found });
+}
+
 /** Whether bytes begin with the magic of an LSMT header or trailer. */
 export function hasLsmtMagic(bytes: Uint8Array): boolean {
   return MAGIC.equals(bytes.subarray(0, MAGIC.length));

@@ -2,7 +2,13 @@ import { lsmtLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import { formatError } from '../../base/errors.ts';
 import type { ByteRange } from '../../base/range.ts';
 import type { LayerBytes } from '../layer-bytes.ts';
-import { LSMT_BLOCK_BYTES, LSMT_ENTRY_BYTES, parseLsmtBlock, type LsmtBlock } from './format.ts';
+import {
+  flagsError,
+  LSMT_BLOCK_BYTES,
+  LSMT_ENTRY_BYTES,
+  parseLsmtBlock,
+  type LsmtBlock,
+} from './format.ts';
 import { parseSortedEntries, type LsmtEntryColumns } from './index-entries.ts';
 
 /**
@@ -60,10 +66,13 @@ export async function openLsmtLayer(bytes: LayerBytes): Promise<LsmtLayer> {
     bytes.read(trailerOffset, LSMT_BLOCK_BYTES),
   ]);
   const header = parseLsmtBlock(headerBytes, name, 'LSMT header');
-  checkFlags(name, 'LSMT header', 'a header of a data file', header.isHeader && header.isData);
+  if (!header.isHeader || !header.isData) {
+    throw flagsError(name, 'LSMT header', 'the header of a data file', header);
+  }
   const trailer = parseLsmtBlock(trailerBytes, name, 'LSMT trailer');
-  const isSealedTrailer = !trailer.isHeader && trailer.isData && trailer.isSealed;
-  checkFlags(name, 'LSMT trailer', 'a trailer of a sealed data file', isSealedTrailer);
+  if (trailer.isHeader || !trailer.isData || !trailer.isSealed) {
+    throw flagsError(name, 'LSMT trailer', 'the trailer of a sealed data file', trailer);
+  }
 
   const index = indexRange(trailer, trailerOffset, name);
   const indexBytes = await bytes.read(index.offset, index.length);
@@ -78,15 +87,6 @@ export async function openLsmtLayer(bytes: LayerBytes): Promise<LsmtLayer> {
       { offset: trailerOffset, length: LSMT_BLOCK_BYTES },
     ],
   };
-}
-
-function checkFlags(name: string, structure: string, expected: string, isRight: boolean): void {
-  if (isRight) return;
-  throw formatError(
-    'ERR_LSMT_FLAGS',
-    { name, structure, expected: `flags of ${expected}`, found: 'others' },
-    'A layer must be committed or sealed before it can be a lower.',
-  );
 }
 
 function indexRange(trailer: LsmtBlock, trailerOffset: number, name: string): ByteRange {

@@ -3,6 +3,7 @@ import { nextDataRange } from '../../../native/sparse-file.ts';
 import { lsmtLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import { formatError } from '../../base/errors.ts';
 import {
+  flagsError,
   LSMT_BLOCK_BYTES,
   LSMT_DATA_SECTOR,
   LSMT_ENTRY_BYTES,
@@ -41,7 +42,8 @@ export async function openUpper(dataPath: string, indexPath: string): Promise<Ls
   try {
     const header = parseLsmtBlock(await readUpTo(data, 0, LSMT_BLOCK_BYTES), dataPath, HEADER);
     const { size } = await data.stat();
-    if (!header.isHeader || !header.isData) throw flagsError(dataPath, 'a header of a data file');
+    if (!header.isHeader || !header.isData)
+      throw flagsError(dataPath, HEADER, 'the header of a data file', header);
     const { uuid, parentUuid } = header;
     if (header.isSparse) {
       const columns = sparseColumns(data.fd, size, dataPath);
@@ -64,12 +66,16 @@ async function readLog(path: string): Promise<{ header: LsmtBlock; words: Uint32
   try {
     const { size } = await file.stat();
     const header = parseLsmtBlock(await readUpTo(file, 0, LSMT_BLOCK_BYTES), path, HEADER);
-    const isLog = header.isHeader && !header.isData && !header.isSealed;
-    if (!isLog || header.indexOffset !== LSMT_BLOCK_BYTES) {
-      throw flagsError(
-        path,
-        `a header of an index file whose entries begin at ${LSMT_BLOCK_BYTES}`,
-      );
+    if (!header.isHeader || header.isData || header.isSealed) {
+      throw flagsError(path, HEADER, 'the header of an unsealed index file', header);
+    }
+    if (header.indexOffset !== LSMT_BLOCK_BYTES) {
+      throw formatError('ERR_LSMT_INDEX', {
+        name: path,
+        structure: HEADER,
+        expected: `entries that begin at ${LSMT_BLOCK_BYTES}`,
+        found: String(header.indexOffset),
+      });
     }
     const count = Math.floor((size - LSMT_BLOCK_BYTES) / LSMT_ENTRY_BYTES);
     if (count > lsmtLimits.entriesMax) {
@@ -160,13 +166,4 @@ async function readUpTo(file: FileHandle, offset: number, length: number): Promi
     filled += bytesRead;
   }
   return bytes.subarray(0, filled);
-}
-
-function flagsError(name: string, expected: string): Error {
-  return formatError('ERR_LSMT_FLAGS', {
-    name,
-    structure: HEADER,
-    expected: `flags of ${expected}`,
-    found: 'others',
-  });
 }
