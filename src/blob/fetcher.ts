@@ -169,7 +169,7 @@ export class Fetcher {
   #demand(blob: RemoteBlob, ranges: ByteRange[], asked: Asked): void {
     const last = ranges[ranges.length - 1];
     const whole = { offset: ranges[0].offset, length: rangeEnd(last) - ranges[0].offset };
-    const wide = blob.widen(whole);
+    const wide = blob.widen(whole, this.#pacer.linkBytes);
     const ahead = this.#absent(blob, rangeEnd(last), rangeEnd(wide)).at(0);
     if (ahead?.offset === rangeEnd(last)) {
       blob.onReadAhead(ahead);

@@ -37,6 +37,12 @@ export class Pacer {
     return this.#ratesPerMs.length === 0 ? 0 : Math.max(...this.#ratesPerMs) * 1000;
   }
 
+  /** What the link brings in two round trips; Infinity before anything was measured. */
+  get linkBytes(): number {
+    if (this.#ratesPerMs.length === 0) return Infinity;
+    return (WINDOW_GAIN * this.bytesPerSecond * this.roundTripMs) / 1000;
+  }
+
   /** Large enough to be worth a request, small enough that several fill the window. */
   get requestBytes(): number {
     const eighth = Math.floor(this.#windowBytes / 8 / 4096) * 4096;
@@ -84,8 +90,7 @@ export class Pacer {
   #takeSample(ratePerMs: number): void {
     if (!this.#isLimited && ratePerMs * 1000 < this.bytesPerSecond) return;
     keep(this.#ratesPerMs, ratePerMs);
-    const wanted = (WINDOW_GAIN * this.bytesPerSecond * this.roundTripMs) / 1000;
-    this.#setWindow(this.#isLimited ? wanted : Math.max(wanted, this.#windowBytes));
+    this.#setWindow(this.#isLimited ? this.linkBytes : Math.max(this.linkBytes, this.#windowBytes));
   }
 
   #setWindow(bytes: number): void {

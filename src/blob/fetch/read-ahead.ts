@@ -23,17 +23,21 @@ export class ReadAhead {
     return this.#windowBytes;
   }
 
-  /** The range worth having when [start, end) must be fetched; it contains that range. */
-  around(start: number, end: number): ByteRange {
+  /**
+   * The range worth having when [start, end) must be fetched; it contains that range. More than
+   * `linkBytes`, what the link brings in about two round trips, is not worth it: asking again
+   * would cost less than bytes that are only likely to be needed.
+   */
+  around(start: number, end: number, linkBytes: number): ByteRange {
+    const { readAheadBytesMin, readAheadBytesMax } = fetchLimits;
+    const worthBytes = Math.min(Math.max(linkBytes, readAheadBytesMin), readAheadBytesMax);
+    const windowMax = 2 ** Math.floor(Math.log2(worthBytes));
+    this.#windowBytes = Math.min(this.#windowBytes, windowMax);
     const isSequential =
       this.#lastEnd >= 0 && start >= this.#lastEnd && start - this.#lastEnd < this.#windowBytes / 4;
-    if (isSequential) this.#resize(2);
-    else this.#judge();
-    const window = this.#windowBytes;
-    const from = isSequential ? start : start - (start % window);
-    const to = isSequential ? end + window : Math.ceil(end / window) * window;
-    this.#lastEnd = to;
-    return { offset: from, length: to - from };
+    const range = isSequential ? this.#onward(start, end) : this.#aligned(start, end);
+    this.#lastEnd = range.offset + range.length;
+    return range;
   }
 
   onIssued(bytes: number): void {
@@ -45,10 +49,23 @@ export class ReadAhead {
     this.#usedBytes += bytes;
   }
 
+  #onward(start: number, end: number): ByteRange {
+    this.#resize(2);
+    return { offset: start, length: end + this.#windowBytes - start };
+  }
+
+  #aligned(start: number, end: number): ByteRange {
+    this.#windowBytes = Math.min(this.#windowBytes, fetchLimits.readAheadBytesStart);
+    this.#judge();
+    const window = this.#windowBytes;
+    const offset = start - (start % window);
+    return { offset, length: Math.ceil(end / window) * window - offset };
+  }
+
   #judge(): void {
     if (this.#issuedBytes < WINDOWS_PER_JUDGEMENT * this.#windowBytes) return;
     const share = this.#usedBytes / this.#issuedBytes;
-    if (share > GROW_ABOVE) this.#resize(2);
+    if (share > GROW_ABOVE && this.#windowBytes < fetchLimits.readAheadBytesStart) this.#resize(2);
     if (share < SHRINK_BELOW) this.#resize(1 / 2);
     this.#issuedBytes /= 2;
     this.#usedBytes /= 2;

@@ -145,9 +145,9 @@ export class RemoteBlob implements Blob {
   }
 
   /** The range to fetch along with a missed one; `range` itself when read-ahead is off. */
-  widen(range: ByteRange): ByteRange {
+  widen(range: ByteRange, linkBytes: number): ByteRange {
     if (this.readAhead === 'off') return range;
-    const around = this.#window.around(range.offset, range.offset + range.length);
+    const around = this.#window.around(range.offset, range.offset + range.length, linkBytes);
     const end = Math.min(around.offset + around.length, this.sizeBytes);
     return { offset: around.offset, length: end - around.offset };
   }
