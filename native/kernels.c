@@ -22,6 +22,10 @@
 #include <arm_acle.h>
 #endif
 
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the format is little-endian, and so are these kernels"
+#endif
+
 enum {
     GRANULE_SHIFT = 12,
     GROUP_SHIFT = 12,
@@ -119,6 +123,10 @@ static struct scratch *get_scratch(void)
     if (scratch == NULL)
         return NULL;
     scratch->zstd = zstd_create == NULL ? NULL : zstd_create();
+    if (scratch->zstd == NULL && zstd_create != NULL) {
+        free(scratch);
+        return NULL;
+    }
     pthread_setspecific(scratch_key, scratch);
     scratch_of_thread = scratch;
     return scratch;

@@ -15,14 +15,10 @@ export class BlobReader {
     this.blob = blob;
   }
 
-  /** Fetches without reading, so that later reads do not each cost a round trip. */
-  async fetch(offset: number, length: number): Promise<void> {
-    if (length > 0) await this.blob.ensure(offset, length);
-  }
-
   /** A copy of the blob's bytes [offset, offset + length), which must lie inside it. */
   async read(offset: number, length: number): Promise<Uint8Array> {
     const copy = new Uint8Array(length);
+    if (length === 0) return copy;
     await this.visit(offset, length, (bytes) => {
       copy.set(bytes);
     });

@@ -1,4 +1,4 @@
-import { createReadKernel, readResult, type ReadFailure } from '../../native/kernels.ts';
+import { createReadKernel, readResult, type ReadFailure, type ReadKernel } from '../../native/kernels.ts';
 import type { Blob } from '../blob/blob.ts';
 import { codeOf, ReplaybdError } from '../base/errors.ts';
 import { GRANULE_BYTES, layerBlobLimits } from '../base/limits.ts';
@@ -87,13 +87,20 @@ async function fetchEnds(blob: Blob): Promise<void> {
   ]);
 }
 
-/** The blob bytes that bytes [offset, offset + length) of a layer's LSMT file need. */
+/**
+ * The blob bytes that bytes [offset, offset + length) of a layer's LSMT file need. What lies behind the
+ * file's end needs none: a damaged index may ask for it.
+ */
 export function blobRange(map: LayerMap, offset: number, length: number): ByteRange {
-  const { zfile } = map;
-  if (zfile === null) return { offset: map.payloadOffset + offset, length };
-  const end = Math.min(Math.ceil((offset + length) / zfile.blockBytes), zfile.blockCount);
-  const start = blockOffset(zfile, Math.floor(offset / zfile.blockBytes));
-  return { offset: start, length: blockOffset(zfile, end) - start };
+  const { zfile, payloadOffset, lsmtSizeBytes } = map;
+  const start = Math.min(offset, lsmtSizeBytes);
+  const end = Math.min(offset + length, lsmtSizeBytes);
+  if (zfile === null) return { offset: payloadOffset + start, length: end - start };
+  const blobStart = blockOffset(zfile, Math.floor(start / zfile.blockBytes));
+  return {
+    offset: blobStart,
+    length: blockOffset(zfile, Math.ceil(end / zfile.blockBytes)) - blobStart,
+  };
 }
 
 function blockOffset(zfile: ZFileMap, block: number): number {
@@ -105,7 +112,7 @@ class LayerBlobBytes implements LayerBytes {
   readonly sizeBytes: number;
   readonly #blob: Blob;
   readonly #map: LayerMap;
-  readonly #kernel;
+  readonly #kernel: ReadKernel;
 
   constructor(blob: Blob, map: LayerMap) {
     this.name = blob.name;

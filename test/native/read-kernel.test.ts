@@ -2,7 +2,9 @@
 // leaves everything outside the destination alone, however hostile its tables. Method: every
 // kernel over the same small layers, compared with a flat array; tables and presence are altered.
 import assert from 'node:assert';
+import { once } from 'node:events';
 import { test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import { createReadKernel, kernelKind, OPS_MAX } from '../../native/kernels.ts';
 import { loadNativeKernels } from '../../native/native-kernel.ts';
@@ -320,6 +322,24 @@ test("both native CRCs are the package's", (t) => {
       assert.strictEqual(native.crc32cRaw(seed, bytes, bytes.length, 1), expected);
     }),
   );
+});
+
+test('workers read from the maps they are posted, and end without trace', async () => {
+  const layers = await makeLayers('lazy');
+  for (const { blob } of layers) await blob.ensure(0, blob.sizeBytes);
+  const workerData = layers.map(({ map }) => map);
+  const runs = Array.from({ length: 3 }, async () => {
+    const worker = new Worker(new URL('./read-worker.ts', import.meta.url), { workerData });
+    const answers: { result: number; bytes: Uint8Array }[] = [];
+    worker.on('message', (answer: (typeof answers)[number]) => answers.push(answer));
+    assert.deepStrictEqual(await once(worker, 'exit'), [0]);
+    assert.strictEqual(answers.length, layers.length);
+    for (const [number, { result, bytes }] of answers.entries()) {
+      assert.strictEqual(result, 0);
+      assert(layers[number].plain.equals(bytes));
+    }
+  });
+  await Promise.all(runs);
 });
 
 test('REPLAYBD_NATIVE=0 selects the portable kernel', (t) => {
