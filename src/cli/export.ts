@@ -6,41 +6,46 @@ import {
   type ExportOptions,
   type ExportSource,
 } from '../image/export.ts';
-import { openInput } from '../image/input.ts';
+import { withInput } from './input.ts';
+import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, interruptible, ProgressLine } from './terminal.ts';
+
+interface ExportFlags extends RuntimeFlags {
+  sha256?: boolean;
+}
 
 /** `replaybd export`. */
 export function register(program: Command): void {
-  program
+  const command = program
     .command('export')
     .description("write an image's merged disk as a raw, sparse file")
     .argument(
       '<paths...>',
       'a config.v1.json or layer files, bottom first; then the file to write, or - for stdout',
     )
-    .option('--sha256', 'write nothing; print the SHA-256 of the whole disk')
-    .action(run);
+    .option('--sha256', 'write nothing; print the SHA-256 of the whole disk');
+  addRuntimeOptions(command).action(run);
 }
 
-async function run(paths: string[], flags: { sha256?: boolean }, command: Command): Promise<void> {
+async function run(paths: string[], flags: ExportFlags, command: Command): Promise<void> {
   const isDigest = flags.sha256 === true;
   const inputs = isDigest ? paths : paths.slice(0, -1);
   const target = paths.at(-1);
   if (inputs.length === 0 || target === undefined) {
     command.error('error: name the file to write, "-" for standard output, or give --sha256');
   }
-  const input = await openInput(inputs);
-  const progress = new ProgressLine();
-  try {
-    await interruptible(async (signal) => {
-      const total = formatBytes(input.source.virtualSizeBytes);
+  await interruptible((signal) =>
+    withInput(inputs, flags, async ({ source }) => {
+      const progress = new ProgressLine();
+      const total = formatBytes(source.virtualSizeBytes);
       const onProgress = (done: number) => progress.show(`${formatBytes(done)} of ${total}`);
-      await write(input.source, isDigest ? null : target, { onProgress, signal });
-    });
-  } finally {
-    progress.clear();
-    await input.close();
-  }
+      try {
+        await write(source, isDigest ? null : target, { onProgress, signal });
+      } finally {
+        progress.clear();
+      }
+    }),
+  );
 }
 
 async function write(

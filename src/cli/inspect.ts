@@ -1,27 +1,27 @@
 import type { Command } from 'commander';
-import { openInput } from '../image/input.ts';
 import { inspectInput, type ImageReport, type LayerReport } from '../image/inspect.ts';
+import { withInput } from './input.ts';
+import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes } from './terminal.ts';
+
+interface InspectFlags extends RuntimeFlags {
+  json?: boolean;
+}
 
 /** `replaybd inspect`. */
 export function register(program: Command): void {
-  program
+  const command = program
     .command('inspect')
     .description('say what layers hold, and what they make together')
     .argument('<paths...>', 'a config.v1.json, or layer files, bottom first')
-    .option('--json', 'print the report as JSON')
-    .action(run);
+    .option('--json', 'print the report as JSON');
+  addRuntimeOptions(command).action(run);
 }
 
-async function run(paths: string[], flags: { json?: boolean }): Promise<void> {
-  const input = await openInput(paths);
-  try {
-    const report = inspectInput(input);
-    const text = flags.json === true ? JSON.stringify(report, null, 2) : describe(report);
-    process.stdout.write(`${text}\n`);
-  } finally {
-    await input.close();
-  }
+async function run(paths: string[], flags: InspectFlags): Promise<void> {
+  const report = await withInput(paths, flags, async (input) => inspectInput(input));
+  const text = flags.json === true ? JSON.stringify(report, null, 2) : describe(report);
+  process.stdout.write(`${text}\n`);
 }
 
 function describe({ layers, merged, upper }: ImageReport): string {

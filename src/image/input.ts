@@ -46,13 +46,15 @@ export async function openInput(
     await Promise.all(closers.splice(0).map((closeOne) => closeOne()));
   };
   try {
-    const blobs: Blob[] = [];
-    for (const location of locations) {
+    const opening = locations.map(async (location) => {
       const isFile = location.kind === 'file';
       const blob = isFile ? await openLocalBlob(location.path) : await openRemote(location);
       closers.push(() => blob.close());
-      blobs.push(blob);
-    }
+      return blob;
+    });
+    // One that fails must not end the others half-way: what they open is closed with the rest.
+    await Promise.allSettled(opening);
+    const blobs = await Promise.all(opening);
     const stack = await openStack(blobs);
     const bytes = stack.layers.map((layer) => layer.container.bytes);
     const upper = await openConfiguredUpper(config);
@@ -117,7 +119,7 @@ async function fileBytes(file: FileHandle, name: string): Promise<LayerBytes> {
   return { name, sizeBytes: size, read };
 }
 
-function refuseRemote(location: LowerLocation & { kind: 'remote' }): Promise<Blob> {
+async function refuseRemote(location: LowerLocation & { kind: 'remote' }): Promise<Blob> {
   throw new ReplaybdError(
     'ERR_INPUT_REMOTE',
     `${location.digest}: expected a local layer, found one that is only in its registry. ` +

@@ -26,6 +26,7 @@ import { openInput } from '../../src/image/input.ts';
 import { inspectInput } from '../../src/image/inspect.ts';
 import { writeCommittedLayer } from '../../src/image/lsmt/writer.ts';
 import { mergeLayers } from '../../src/image/lsmt/merged-index.ts';
+import { startEmbeddedRegistry } from '../../src/registry/embedded/server.ts';
 import { expectations, fixtures, removeFolder, unpackFixtures } from './lsmt-support.ts';
 
 const MIB = 1024 * 1024;
@@ -214,6 +215,23 @@ test('the commands print what scripts can use', async () => {
   assert.match(text, /message "stack3 layer 0"/);
   assert.match(text, /uuid 000000[0-9A-F-]+, parent 000000[0-9A-F-]+/);
   assert.match(text, /ratio \d+\.\d\d/);
+});
+
+test('layers that are only in a registry are exported all the same', async () => {
+  const registry = await startEmbeddedRegistry({ root: join(folder, 'registry') });
+  const files = ['stack3/layer0.lz4-4k.tar', 'stack3/layer1.zstd-16k.obd', 'stack3/layer2.lsmt'];
+  const lowers = files.map((file) => {
+    const bytes = readFileSync(locate(file));
+    return { digest: registry.store.putBlob('a/b', bytes), size: bytes.length };
+  });
+  const path = join(folder, 'in-registry.json');
+  writeFileSync(path, JSON.stringify({ repoBlobUrl: `${registry.url}/v2/a/b/blobs`, lowers }));
+  try {
+    const digest = await run(['export', '--sha256', '--cache', 'none', path]);
+    assert.equal(digest, `${expectations['stack3/layer2.lsmt'].sha256}\n`);
+  } finally {
+    await registry.close();
+  }
 });
 
 test('Ctrl-C ends a long export at once, with its reason', async () => {
