@@ -5,7 +5,7 @@ import type { CacheEntry } from './cache-entry.ts';
 import { forEachRun } from './granule-bits.ts';
 
 /** Runs of granules join up to this many, so that what is dropped at once stays small. */
-const RUN_GRANULES_MAX = 64;
+const RUN_GRANULES_MAX = 16;
 
 interface Run {
   entry: CacheEntry;

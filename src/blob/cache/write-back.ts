@@ -83,11 +83,17 @@ export class WriteBack {
     if (isRecorded === false) entry.isDirty = true;
   }
 
+  /** What the disk does not take back still counts as used; the next time may do better. */
   #release(entry: CacheEntry): void {
-    entry.forEachUnclaimedRun((first, end) => {
-      entry.storage?.release(first * GRANULE_BYTES, entry.bytesOf(first, end));
-      this.#options.onReleased(entry.onDisk.clearRange(first, end));
-    });
+    try {
+      entry.forEachUnclaimedRun((first, end) => {
+        entry.storage?.release(first * GRANULE_BYTES, entry.bytesOf(first, end));
+        this.#options.onReleased(entry.onDisk.clearRange(first, end));
+      });
+    } catch (error) {
+      const { digest } = entry;
+      this.#options.log.error({ digest }, `cache: room not given back: ${messageOf(error)}`);
+    }
   }
 
   /** Opens the files of a blob that nobody uses for as long as `task` takes. */
