@@ -3,7 +3,7 @@ import {
   digestOfDisk,
   exportToFile,
   exportToStream,
-  type ExportOptions,
+  type ExportFileOptions,
   type ExportSource,
 } from '../image/export.ts';
 import { withInput } from './input.ts';
@@ -12,6 +12,7 @@ import { formatBytes, interruptible, ProgressLine } from './terminal.ts';
 
 interface ExportFlags extends RuntimeFlags {
   sha256?: boolean;
+  force?: boolean;
 }
 
 /** `replaybd export`. */
@@ -23,7 +24,8 @@ export function register(program: Command): void {
       '<paths...>',
       'a config.v1.json or layer files, bottom first; then the file to write, or - for stdout',
     )
-    .option('--sha256', 'write nothing; print the SHA-256 of the whole disk');
+    .option('--sha256', 'write nothing; print the SHA-256 of the whole disk')
+    .option('-f, --force', 'replace the file if it is there already');
   addRuntimeOptions(command).action(run);
 }
 
@@ -40,7 +42,8 @@ async function run(paths: string[], flags: ExportFlags, command: Command): Promi
       const total = formatBytes(source.virtualSizeBytes);
       const onProgress = (done: number) => progress.show(`${formatBytes(done)} of ${total}`);
       try {
-        await write(source, isDigest ? null : target, { onProgress, signal });
+        const replace = flags.force ?? false;
+        await write(source, isDigest ? null : target, { onProgress, signal, replace });
       } finally {
         progress.clear();
       }
@@ -51,7 +54,7 @@ async function run(paths: string[], flags: ExportFlags, command: Command): Promi
 async function write(
   source: ExportSource,
   target: string | null,
-  options: ExportOptions,
+  options: ExportFileOptions,
 ): Promise<void> {
   if (target === null) process.stdout.write(`${await digestOfDisk(source, options)}\n`);
   else if (target === '-') await exportToStream(source, process.stdout, options);

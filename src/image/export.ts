@@ -21,6 +21,11 @@ export interface ExportOptions {
   signal?: AbortSignal;
 }
 
+export interface ExportFileOptions extends ExportOptions {
+  /** Replace a file that is there already. */
+  replace?: boolean;
+}
+
 /** A stretch of the disk in order: data, or zeros when `data` is null. */
 interface Stretch {
   offset: number;
@@ -38,16 +43,16 @@ const ZEROS_BYTES = 4 * 1024 * 1024;
 /**
  * Writes the disk as a sparse raw image: what no layer holds, and what was discarded, stays a hole.
  * The file appears under its name only when it is whole. Errors: ERR_EXPORT_TARGET when `path` is
- * something else than a file, ERR_EXPORT_WRITE, and those of reading.
+ * something else than a file, ERR_EXPORT_EXISTS, ERR_EXPORT_WRITE, and those of reading.
  */
 export async function exportToFile(
   source: ExportSource,
   path: string,
-  options: ExportOptions = {},
+  options: ExportFileOptions = {},
 ): Promise<void> {
-  await refuseSpecialFile(path);
   const temporary = `${path}.partial-${process.pid}`;
   try {
+    await checkTarget(path, options.replace ?? false);
     const file = await open(temporary, 'wx', 0o644);
     try {
       await file.truncate(source.virtualSizeBytes);
@@ -166,12 +171,19 @@ function* pieces(from: number, to: number, bytesMax: number, hasData: boolean): 
   }
 }
 
-async function refuseSpecialFile(path: string): Promise<void> {
+async function checkTarget(path: string, mayReplace: boolean): Promise<void> {
   const existing = await stat(path).catch((error: unknown) => {
     if (codeOf(error) === 'ENOENT') return null;
     throw error;
   });
-  if (existing === null || existing.isFile()) return;
+  if (existing === null) return;
+  if (existing.isFile()) {
+    if (mayReplace) return;
+    throw new ReplaybdError(
+      'ERR_EXPORT_EXISTS',
+      `${path}: exists already. Use --force to replace it.`,
+    );
+  }
   throw new ReplaybdError(
     'ERR_EXPORT_TARGET',
     `${path}: expected a regular file or none, found something else. ` +

@@ -93,7 +93,8 @@ test('the file is whole, sparse, and under its own name only', async () => {
   mkdirSync(out);
   const target = join(out, 'disk.raw');
   writeFileSync(target, 'what was there before');
-  await exportToFile(input.source, target);
+  await assert.rejects(exportToFile(input.source, target), { code: 'ERR_EXPORT_EXISTS' });
+  await exportToFile(input.source, target, { replace: true });
   await input.close();
   assert.deepEqual(readdirSync(out), ['disk.raw']);
   const { size, blocks } = statSync(target);
@@ -130,10 +131,11 @@ test('a failing read, or Ctrl-C, leaves nothing and keeps what was there', async
         ? Promise.resolve()
         : Promise.reject(new ReplaybdError('ERR_BROKEN', 'broken')),
   };
-  await assert.rejects(exportToFile(failing, target), { code: 'ERR_BROKEN' });
+  await assert.rejects(exportToFile(failing, target, { replace: true }), { code: 'ERR_BROKEN' });
   const controller = new AbortController();
   const slow = { ...failing, read: () => Promise.resolve() };
   const aborting = exportToFile(slow, target, {
+    replace: true,
     signal: controller.signal,
     onProgress: () => controller.abort(new ReplaybdError('ERR_INTERRUPTED', 'interrupted')),
   });
