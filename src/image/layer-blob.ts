@@ -1,4 +1,9 @@
-import { createReadKernel, readResult, type ReadFailure, type ReadKernel } from '../../native/kernels.ts';
+import {
+  createReadKernel,
+  readResult,
+  type ReadFailure,
+  type ReadKernel,
+} from '../../native/kernels.ts';
 import type { Blob } from '../blob/blob.ts';
 import { codeOf, ReplaybdError } from '../base/errors.ts';
 import { GRANULE_BYTES, layerBlobLimits } from '../base/limits.ts';
