@@ -13,7 +13,6 @@ import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 import { recoverStale } from '../frontend/fuse/stale.ts';
 import { startNbd } from '../frontend/nbd/server.ts';
 import { formatQuality } from '../prefetch/quality.ts';
-import { interruptSignal, untilAborted } from './interrupt.ts';
 import {
   addRuntimeOptions,
   addTraceOptions,
@@ -23,6 +22,7 @@ import {
   type RuntimeFlags,
   type TraceFlags,
 } from './runtime-options.ts';
+import { interruptible, untilAborted } from './terminal.ts';
 
 interface AttachFlags extends RuntimeFlags, TraceFlags {
   frontend: 'fuse' | 'nbd';
@@ -71,33 +71,39 @@ function deviceId(text: string): string {
 
 async function attach(target: string, flags: AttachFlags): Promise<void> {
   checkFrontend(flags);
-  const signal = interruptSignal();
   const runtime = await openRuntime(flags);
   try {
-    const attachment = await openAttachment(runtime, target, flags, signal);
-    const detached = new AbortController();
-    let control: Control | null = null;
-    let frontend: Frontend | null = null;
-    try {
-      control = await startControl({
-        socketPath: flags.socket ?? defaultControlSocket(flags.id),
-        handlers: attachmentHandlers(runtime, attachment, () => detached.abort()),
-        log: runtime.log,
-      });
-      frontend = await startFrontend(attachment, flags, runtime);
-      announce(attachment, frontend, control, flags);
-      await untilAborted(AbortSignal.any([signal, detached.signal]));
-    } finally {
-      await frontend?.close();
-      await control?.close();
-      await attachment.close();
-    }
-    printReport(await attachment.close(), flags);
-    // Detaching is how an attach ends well, whichever way it was asked for.
-    process.exitCode = 0;
+    await interruptible((signal) => serve(runtime, target, flags, signal));
   } finally {
     await runtime.close();
   }
+}
+
+async function serve(
+  runtime: Runtime,
+  target: string,
+  flags: AttachFlags,
+  signal: AbortSignal,
+): Promise<void> {
+  const attachment = await openAttachment(runtime, target, flags, signal);
+  const detached = new AbortController();
+  let control: Control | null = null;
+  let frontend: Frontend | null = null;
+  try {
+    control = await startControl({
+      socketPath: flags.socket ?? defaultControlSocket(flags.id),
+      handlers: attachmentHandlers(runtime, attachment, () => detached.abort()),
+      log: runtime.log,
+    });
+    frontend = await startFrontend(attachment, flags, runtime);
+    announce(attachment, frontend, control, flags);
+    await untilAborted(AbortSignal.any([signal, detached.signal]));
+  } finally {
+    await frontend?.close();
+    await control?.close();
+    await attachment.close();
+  }
+  printReport(await attachment.close(), flags);
 }
 
 function checkFrontend(flags: AttachFlags): void {

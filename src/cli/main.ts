@@ -1,11 +1,12 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
-import { messageOf, ReplaybdError } from '../base/errors.ts';
+import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { packageRoot } from '../base/package-root.ts';
 
-/** Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check did not hold. */
+/** Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check did not hold, 130 interrupted. */
 const USAGE_EXIT_CODE = 2;
+const INTERRUPTED_EXIT_CODE = 130;
 
 const COMMANDS = ['attach', 'play', 'export', 'inspect', 'image', 'trace', 'registry', 'demo'];
 
@@ -27,7 +28,7 @@ try {
   const code = error instanceof ReplaybdError ? ` (${error.code})` : '';
   process.stderr.write(`replaybd: ${messageOf(error)}${code}\n`);
   if (process.env.REPLAYBD_DEBUG !== undefined) console.error(error);
-  process.exitCode = 1;
+  process.exitCode = codeOf(error) === 'ERR_INTERRUPTED' ? INTERRUPTED_EXIT_CODE : 1;
 }
 
 interface CommandModule {

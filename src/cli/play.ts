@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { Attachment } from '../daemon/attachment.ts';
 import { playReads } from '../daemon/player.ts';
-import { loadReadList } from '../daemon/read-list.ts';
+import { loadReadList, type ListedRead } from '../daemon/read-list.ts';
+import type { Runtime } from '../daemon/runtime.ts';
 import { formatQuality } from '../prefetch/quality.ts';
 import {
   addRuntimeOptions,
@@ -12,7 +13,7 @@ import {
   type RuntimeFlags,
   type TraceFlags,
 } from './runtime-options.ts';
-import { interruptSignal } from './interrupt.ts';
+import { interruptible } from './terminal.ts';
 
 interface PlayFlags extends RuntimeFlags, TraceFlags {
   reads: string;
@@ -38,43 +39,52 @@ async function play(target: string, flags: PlayFlags): Promise<void> {
   const reads = await loadReadList(flags.reads);
   const runtime = await openRuntime(flags);
   try {
-    const signal = interruptSignal();
-    const attachment = await Attachment.open(runtime, {
-      id: 'play',
-      target,
-      mode: flags.mode,
-      workload: workloadOf(flags),
-      signal,
-      ...(flags.trace === undefined ? {} : { tracePath: flags.trace }),
-      ...(flags.budget === undefined ? {} : { budgetBytes: flags.budget * 2 ** 20 }),
-    });
-    let result;
-    try {
-      result = await playReads({
-        device: attachment.device,
-        reads,
-        concurrency: flags.concurrency,
-        think: flags.think ?? false,
-        signal,
-      });
-    } finally {
-      await attachment.close();
-    }
-    const report = await attachment.close();
-    if (flags.json === true) {
-      process.stdout.write(`${JSON.stringify({ openMs: report.readyMs, ...result, report })}\n`);
-      return;
-    }
-    const { latencyUs: latency } = result;
-    process.stdout.write(
-      `opened in     ${report.readyMs.toFixed(1)} ms\n` +
-        `played in     ${result.totalMs.toFixed(1)} ms (${result.reads} reads, ${result.bytes} bytes)\n` +
-        `latency us    p50 ${latency.p50.toFixed(0)}, p95 ${latency.p95.toFixed(0)}, ` +
-        `p99 ${latency.p99.toFixed(0)}, max ${latency.max.toFixed(0)}\n` +
-        `sha256        ${result.sha256}\n` +
-        formatQuality(report.quality),
-    );
+    await interruptible((signal) => playOn(runtime, target, flags, reads, signal));
   } finally {
     await runtime.close();
   }
+}
+
+async function playOn(
+  runtime: Runtime,
+  target: string,
+  flags: PlayFlags,
+  reads: readonly ListedRead[],
+  signal: AbortSignal,
+): Promise<void> {
+  const attachment = await Attachment.open(runtime, {
+    id: 'play',
+    target,
+    mode: flags.mode,
+    workload: workloadOf(flags),
+    signal,
+    ...(flags.trace === undefined ? {} : { tracePath: flags.trace }),
+    ...(flags.budget === undefined ? {} : { budgetBytes: flags.budget * 2 ** 20 }),
+  });
+  let result;
+  try {
+    result = await playReads({
+      device: attachment.device,
+      reads,
+      concurrency: flags.concurrency,
+      think: flags.think ?? false,
+      signal,
+    });
+  } finally {
+    await attachment.close();
+  }
+  const report = await attachment.close();
+  if (flags.json === true) {
+    process.stdout.write(`${JSON.stringify({ openMs: report.readyMs, ...result, report })}\n`);
+    return;
+  }
+  const { latencyUs: latency } = result;
+  process.stdout.write(
+    `opened in     ${report.readyMs.toFixed(1)} ms\n` +
+      `played in     ${result.totalMs.toFixed(1)} ms (${result.reads} reads, ${result.bytes} bytes)\n` +
+      `latency us    p50 ${latency.p50.toFixed(0)}, p95 ${latency.p95.toFixed(0)}, ` +
+      `p99 ${latency.p99.toFixed(0)}, max ${latency.max.toFixed(0)}\n` +
+      `sha256        ${result.sha256}\n` +
+      formatQuality(report.quality),
+  );
 }

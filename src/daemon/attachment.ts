@@ -360,6 +360,7 @@ function replayTrace(
       prefetch: async (blob, range, { signal }) => {
         if (blob instanceof RemoteBlob) await runtime.fetcher.prefetch(blob, range, { signal });
       },
+      ready: () => runtime.fetcher.prefetchReady(),
     },
     budgetBytes: options.budgetBytes ?? BUDGET_BYTES_DEFAULT,
     clock: runtime.clock,
