@@ -204,15 +204,14 @@ export class Fetcher {
       flights.push(newFlight(blob, { offset, length }, asked, null));
     }
     this.#demandWaiting += flights.length;
+    const done = flights.map(async (flight) => {
+      blob.flights.add(flight);
+      await this.#demandLane.add(() => this.#run(flight));
+      this.#demandWaiting -= 1;
+      this.#updatePrefetchLane();
+    });
     this.#updatePrefetchLane();
-    await Promise.all(
-      flights.map(async (flight) => {
-        blob.flights.add(flight);
-        await this.#demandLane.add(() => this.#run(flight));
-        this.#demandWaiting -= 1;
-        this.#updatePrefetchLane();
-      }),
-    );
+    await Promise.all(done);
   }
 
   #enqueue(flight: BlobFlight): void {

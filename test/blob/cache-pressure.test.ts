@@ -3,10 +3,12 @@
 // Method: small quotas, file operations that fail on demand, and a real file system that is full.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
+import { Worker } from 'node:worker_threads';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { GRANULE_BYTES } from '../../src/base/limits.ts';
 import { openBlobCache, openMemoryCache } from '../../src/blob/cache/blob-cache.ts';
@@ -83,6 +85,33 @@ test('a quota is kept by forgetting what was used longest ago, and never shows w
   assert(cache.stats.usedBytes <= quotaBytes);
   const data = statSync(`${path}/sha256/${digestOf('large').slice(7)}/data`);
   assert(data.blocks * 512 <= quotaBytes + MIB, `${data.blocks * 512} bytes on disk`);
+  await blob.close();
+  await cache.close();
+});
+
+test('other threads never see wrong bytes while granules come and go', async (t) => {
+  const path = await temporaryFolder(t);
+  const content = patternBytes(8 * MIB);
+  const cache = await openBlobCache(path, { quotaBytes: 3 * MIB, memoryBytesMax: MIB });
+  const blob = await cache.blob(digestOf('threads'), content.length);
+  const stop = new Int32Array(new SharedArrayBuffer(4));
+  const reader = new Worker(new URL('presence-reader.ts', import.meta.url), {
+    workerData: { map: blob.map, stop },
+  });
+  await once(reader, 'online');
+  for (let round = 0; round < 250; round += 1) {
+    const offset = ((round * 7) % 32) * (MIB / 4);
+    for (const range of blob.missing(offset, MIB / 4)) fill(blob, content, range);
+    if (round % 3 === 0) blob.drop({ offset, length: MIB / 16 });
+    await sleep(1);
+  }
+  const told = once(reader, 'message');
+  Atomics.store(stop, 0, 1);
+  const [{ compared, wrong, torn }] = (await told) as [Record<string, number>];
+  t.diagnostic(`${compared} granules compared, ${torn} went away while they were read`);
+  assert.equal(wrong, 0);
+  assert(compared > 0);
+  await once(reader, 'exit');
   await blob.close();
   await cache.close();
 });
