@@ -39,7 +39,6 @@ type Library = Record<keyof typeof SIGNATURES, NativeFunction> & { message(code:
 const SIGNATURES = {
   open: 'long ext2fs_open(const char *, int, int, unsigned int, uintptr_t, uintptr_t *)',
   readBitmaps: 'long ext2fs_read_bitmaps(uintptr_t)',
-  flush: 'long ext2fs_flush(uintptr_t)',
   close: 'long ext2fs_close(uintptr_t)',
   free: 'void ext2fs_free(uintptr_t)',
   newInode: 'long ext2fs_new_inode(uintptr_t, uint32_t, int, uintptr_t, uint32_t *)',
@@ -129,9 +128,8 @@ export class Ext2Filesystem {
     }
   }
 
-  /** Writes everything out and closes; `abandon` is then no longer allowed. */
+  /** Writes everything out and closes. After an error the file system is still to be abandoned. */
   close(): void {
-    this.#check('ext2fs_flush', this.#library.flush(this.#handle));
     this.#check('ext2fs_close', this.#library.close(this.#handle));
   }
 

@@ -16,7 +16,8 @@ const lgetxattr = libc.func(
   'int64_t lgetxattr(const void *path, const void *name, void *value, size_t size)',
 );
 
-let scratch: Buffer | undefined;
+/** Calls are synchronous, so one buffer serves all. */
+const scratch = Buffer.alloc(Math.max(LIST_BYTES_MAX, VALUE_BYTES_MAX));
 
 /**
  * The extended attributes of the file itself (a symbolic link is not followed) that `wanted`
@@ -27,7 +28,6 @@ export function readExtendedAttributes(
   path: Buffer,
   wanted: (name: string) => boolean,
 ): ExtendedAttribute[] {
-  scratch ??= Buffer.alloc(Math.max(LIST_BYTES_MAX, VALUE_BYTES_MAX));
   const pathNul = Buffer.concat([path, Buffer.alloc(1)]);
   const listBytes = Number(llistxattr(pathNul, scratch, LIST_BYTES_MAX));
   if (listBytes === 0 || (listBytes < 0 && koffi.errno() === koffi.os.errno.EOPNOTSUPP)) return [];
@@ -36,14 +36,14 @@ export function readExtendedAttributes(
   return names
     .filter((name) => wanted(name.toString('latin1')))
     .sort(Buffer.compare)
-    .map((name) => ({ name, value: readValue(pathNul, path, name, scratch as Buffer) }));
+    .map((name) => ({ name, value: readValue(pathNul, path, name) }));
 }
 
-function readValue(pathNul: Buffer, path: Buffer, name: Buffer, into: Buffer): Buffer {
+function readValue(pathNul: Buffer, path: Buffer, name: Buffer): Buffer {
   const nameNul = Buffer.concat([name, Buffer.alloc(1)]);
-  const valueBytes = Number(lgetxattr(pathNul, nameNul, into, VALUE_BYTES_MAX));
+  const valueBytes = Number(lgetxattr(pathNul, nameNul, scratch, VALUE_BYTES_MAX));
   if (valueBytes < 0) throw errnoError(`lgetxattr ${name.toString()} of`, path.toString());
-  return Buffer.from(into.subarray(0, valueBytes));
+  return Buffer.from(scratch.subarray(0, valueBytes));
 }
 
 function splitAtNul(list: Buffer): Buffer[] {

@@ -133,6 +133,12 @@ test('an almost empty disk of 64 GiB is a blob of less than 1 MiB', async (conte
   assert(image.layers[0].sizeBytes < MIB, `${image.layers[0].sizeBytes} bytes`);
 });
 
+test('a target inside the content is refused', async (context) => {
+  const folder = temporaryFolder(context);
+  await assert.rejects(build(folder, [folder]), { code: 'ERR_IMAGE_TARGET' });
+  await assert.rejects(build(folder, []), { code: 'ERR_IMAGE_LAYERS' });
+});
+
 test('the manifest and the configuration say what overlaybd and OCI want', async (context) => {
   const folder = temporaryFolder(context);
   const image = await build(folder, [makeLower(folder), makeUpper(folder)], {

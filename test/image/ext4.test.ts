@@ -20,6 +20,7 @@ import {
   checkWithE2fsck,
   copyAndTouch,
   describeTree,
+  isRoot,
   makeTree,
   mounted,
   needsRoot,
@@ -199,6 +200,16 @@ test('errors name what is wrong', async (context) => {
     virtualSizeBytes: 16 * MIB + 1,
   });
   await assert.rejects(odd, { code: 'ERR_EXT4_SIZE' });
+});
+
+test('a file that may not be read is named', { skip: isRoot && 'root may' }, async (context) => {
+  const folder = temporaryFolder(context);
+  const imagePath = join(folder, 'image');
+  mkdirSync(join(folder, 'root'));
+  writeFileSync(join(folder, 'root/secret'), 'x', { mode: 0 });
+  writeFileSync(imagePath, '');
+  const built = buildExt4({ rootfs: join(folder, 'root'), imagePath });
+  await assert.rejects(built, { code: 'ERR_EXT4_SOURCE', message: /root\/secret.*EACCES/ });
 });
 
 test('a file that changes while it is copied is an error', async (context) => {

@@ -1,5 +1,6 @@
-import { writeSync } from 'node:fs';
+import { realpathSync, writeSync } from 'node:fs';
 import { truncate } from 'node:fs/promises';
+import { isAbsolute, relative } from 'node:path';
 import { ReplaybdError } from '../../base/errors.ts';
 import { lsmtLimits, SECTOR_BYTES, zfileLimits } from '../../base/limits.ts';
 import { addTree, createExt4 } from '../ext4/build.ts';
@@ -62,6 +63,7 @@ export async function buildLayers(options: BuildLayersOptions): Promise<BuiltLay
     const size = await scanTree(folder, signal);
     total.entries += size.entries;
     total.bytes += size.bytes;
+    refuseInside(folder, workFolder);
   }
   const virtualSizeBytes = options.virtualSizeBytes ?? defaultVirtualSizeBytes(total.bytes);
 
@@ -83,6 +85,16 @@ export async function buildLayers(options: BuildLayersOptions): Promise<BuiltLay
     layers.push(await buildLayer(options, { ...disks, keep, parentUuid, layer, virtualSizeBytes }));
   }
   return { virtualSizeBytes, layers };
+}
+
+/** What is written during the build must not be part of what is read. */
+function refuseInside(rootfs: string, workFolder: string): void {
+  const inner = relative(realpathSync(rootfs), realpathSync(workFolder));
+  if (inner.startsWith('..') || isAbsolute(inner)) return;
+  throw new ReplaybdError(
+    'ERR_IMAGE_TARGET',
+    `${workFolder}: lies inside ${rootfs}, which is the image's content. Write somewhere else.`,
+  );
 }
 
 interface LayerWork {

@@ -58,11 +58,11 @@ export async function addTree(options: AddTreeOptions): Promise<void> {
     const filesystem = new Ext2Filesystem(imagePath, EXT4_EPOCH_SECONDS);
     try {
       await new TreeWriter(filesystem, { fd, onProgress, signal }).write(rootfs);
+      filesystem.close();
     } catch (error) {
       filesystem.abandon();
       throw error;
     }
-    filesystem.close();
     checkClock(fd, imagePath);
   } finally {
     closeSync(fd);
