@@ -2,16 +2,15 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { ReplaybdError } from '../base/errors.ts';
 import { buildImage, type BuiltImage } from '../image/build/image.ts';
 import { layoutDeviceConfig, registryDeviceConfig } from '../image/build/device-config.ts';
-import type { BuildProgress } from '../image/build/layers.ts';
 import { addToLayout, isLayout } from '../image/build/oci-layout.ts';
 import { pushImage } from '../image/build/push-image.ts';
 import type { ZFileAlgorithm } from '../image/zfile/format.ts';
 import { createRegistryClient, type RegistryClient } from '../registry/client.ts';
 import { dockerCredentials } from '../registry/docker-credentials.ts';
 import type { Platform } from '../registry/manifest.ts';
+import { formatBytes, interruptible, ProgressLine } from './terminal.ts';
 
 interface BuildFlags {
   rootfs: string[];
@@ -71,7 +70,8 @@ async function build(flags: BuildFlags, command: Command): Promise<void> {
       virtualSizeBytes: flags.virtualSize === undefined ? undefined : flags.virtualSize * 1024 ** 3,
       platform: flags.platform,
       process: { entrypoint: flags.entrypoint, cmd: flags.cmd, env: flags.env },
-      onProgress: (state) => progress.show(state),
+      onProgress: ({ phase, layer, bytes }) =>
+        progress.show(`layer ${layer + 1}: ${phase} ${formatBytes(bytes)}`),
       signal,
     });
     const { push } = flags;
@@ -101,17 +101,15 @@ async function withWorkFolder<T>(
   layout: string | undefined,
   work: (folder: string, signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
-  const stop = new AbortController();
-  const interrupt = () => stop.abort(new ReplaybdError('ERR_INTERRUPTED', 'interrupted.'));
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, interrupt);
-  if (layout !== undefined) await mkdir(layout, { recursive: true });
-  const folder = await mkdtemp(join(layout ?? tmpdir(), '.replaybd-build-'));
-  try {
-    return await work(folder, stop.signal);
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-    for (const name of ['SIGINT', 'SIGTERM'] as const) process.off(name, interrupt);
-  }
+  return interruptible(async (signal) => {
+    if (layout !== undefined) await mkdir(layout, { recursive: true });
+    const folder = await mkdtemp(join(layout ?? tmpdir(), '.replaybd-build-'));
+    try {
+      return await work(folder, signal);
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
 }
 
 async function withRegistry<T>(work: (client: RegistryClient) => Promise<T>): Promise<T> {
@@ -135,30 +133,10 @@ function printResult(image: BuiltImage, asJson: boolean): void {
   }
   for (const layer of layers) {
     process.stdout.write(
-      `layer ${layer.digest} ${mebibytes(layer.sizeBytes)} (${mebibytes(layer.dataBytes)} of data)\n`,
+      `layer ${layer.digest} ${formatBytes(layer.sizeBytes)} (${formatBytes(layer.dataBytes)} of data)\n`,
     );
   }
   process.stdout.write(`image ${digest}\n`);
-}
-
-/** On a terminal, one line that is rewritten at most ten times a second and then erased. */
-class ProgressLine {
-  #shownAtMs = 0;
-
-  show({ phase, layer, bytes }: BuildProgress): void {
-    const nowMs = performance.now();
-    if (!process.stderr.isTTY || nowMs - this.#shownAtMs < 100) return;
-    this.#shownAtMs = nowMs;
-    process.stderr.write(`\r\x1b[Klayer ${layer + 1}: ${phase} ${mebibytes(bytes)}`);
-  }
-
-  clear(): void {
-    if (this.#shownAtMs > 0) process.stderr.write('\r\x1b[K');
-  }
-}
-
-function mebibytes(bytes: number): string {
-  return `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
 }
 
 /** `oci:DIR[:TAG]`, as skopeo writes it, or a folder that is a layout. */

@@ -28,6 +28,7 @@ import {
 } from '../../src/image/build/image.ts';
 import { addToLayout, readLayoutImage } from '../../src/image/build/oci-layout.ts';
 import { pushImage } from '../../src/image/build/push-image.ts';
+import { readImageConfig } from '../../src/image/config.ts';
 import { addTree, createExt4 } from '../../src/image/ext4/build.ts';
 import { openStack } from '../../src/image/stack.ts';
 import { createRegistryClient } from '../../src/registry/client.ts';
@@ -257,7 +258,8 @@ test('the command builds, prints JSON, and leaves only the image', async (contex
   const target = join(folder, 'config.v1.json');
   const told = runCommand(['image', 'config', `oci:${layout}:demo`, '-o', target]);
   assert.equal(told.status, 0, told.stderr);
-  const config = JSON.parse(readFileSync(target, 'utf8'));
+  const config = await readImageConfig(target);
+  assert.equal(config.lowers.length, 1);
   assert.equal(sha256(readFileSync(config.lowers[0].file)), result.layers[0].digest);
 
   const failed = runCommand([
