@@ -1,6 +1,6 @@
 /**
- * How fast is a read of local compressed bytes? One thread, ZFile in memory, the kernel alone: no index
- * lookup, no front end. Data: this machine's shared libraries and text files.
+ * How fast is a read of local compressed bytes? One thread, ZFile in memory, the kernel alone: no
+ * index lookup, no front end. Data: this machine's shared libraries and text files.
  *
  *   node bench/zfile-read.ts [--mib 128] [--seconds 2] [--json]
  */

@@ -4,7 +4,9 @@ import { compressSync, uncompressSync } from 'lz4-napi';
 
 /** A codec of single ZFile blocks. */
 export interface BlockCodec {
-  /** Decodes all of `stored` into `target`; the decoded length, or -1 when it does not fit or parse. */
+  /**
+   * Decodes all of `stored` into `target`; the decoded length, or -1 when it does not fit or parse.
+   */
   decompress(stored: Uint8Array, target: Uint8Array): number;
   /** Encodes `plain` into `target`; the encoded length, or -1 when it does not fit. */
   compress(plain: Uint8Array, target: Uint8Array): number;
@@ -69,10 +71,12 @@ function systemLz4(library: LibraryHandle): BlockCodec {
 
 function systemZstd(library: LibraryHandle): BlockCodec {
   const decode = library.func(
-    'size_t ZSTD_decompressDCtx(void *context, uint8_t *target, size_t capacity, const uint8_t *source, size_t bytes)',
+    'size_t ZSTD_decompressDCtx(void *context, uint8_t *target, size_t capacity, ' +
+      'const uint8_t *source, size_t bytes)',
   );
   const encode = library.func(
-    'size_t ZSTD_compressCCtx(void *context, uint8_t *target, size_t capacity, const uint8_t *source, size_t bytes, int level)',
+    'size_t ZSTD_compressCCtx(void *context, uint8_t *target, size_t capacity, ' +
+      'const uint8_t *source, size_t bytes, int level)',
   );
   const isError = library.func('uint32_t ZSTD_isError(size_t code)');
   // One of each per thread, for the life of the thread: making one costs more than using it.

@@ -4,8 +4,8 @@
  * native/portable-kernel.ts is its twin in TypeScript and has the same tests.
  *
  * Everything a blob says (jump table, block contents) is hostile: it may make a read fail, never
- * reach outside the blob's mapping or the destination. What TypeScript hands over besides (addresses,
- * table sizes) is checked by native/native-kernel.ts.
+ * reach outside the blob's mapping or the destination. What TypeScript hands over besides
+ * (addresses, table sizes) is checked by native/native-kernel.ts.
  *
  * liblz4 and libzstd are found at run time, so that building needs no headers.
  */
@@ -379,7 +379,8 @@ static int read_compressed(const struct reader *reader, uint32_t op_number,
         const uint64_t left = layer->lsmt_bytes - block_offset;
         const uint64_t expected = left < block_bytes ? left : block_bytes;
         const uint64_t skipped = offset - block_offset;
-        const uint64_t wanted = expected - skipped < end - offset ? expected - skipped : end - offset;
+        const uint64_t rest = expected - skipped;
+        const uint64_t wanted = rest < end - offset ? rest : end - offset;
         if (wanted == expected) {
             int result = read_block(reader, op_number, block, scratch, target, expected);
             if (result != RESULT_OK)
@@ -387,7 +388,8 @@ static int read_compressed(const struct reader *reader, uint32_t op_number,
         } else {
             if (scratch->plain_layer != layer || scratch->plain_block != block) {
                 scratch->plain_layer = NULL;
-                int result = read_block(reader, op_number, block, scratch, scratch->plain, expected);
+                int result =
+                    read_block(reader, op_number, block, scratch, scratch->plain, expected);
                 if (result != RESULT_OK)
                     return result;
                 scratch->plain_layer = layer;

@@ -14,8 +14,8 @@ export {
 } from './read-ops.ts';
 
 /**
- * A kernel that answers reads of these layers, native where its library and the codecs' are
- * present and REPLAYBD_NATIVE is not '0'. Each thread makes its own from the same maps. The kernel keeps
+ * A kernel that answers reads of these layers, native where its library and the codecs' are present
+ * and REPLAYBD_NATIVE is not '0'. Each thread makes its own from the same maps. The kernel keeps
  * the maps' buffers alive; the mappings themselves must outlive it.
  */
 export function createReadKernel(layers: readonly LayerMap[]): ReadKernel {

@@ -73,7 +73,7 @@ export class NativeReadKernel implements ReadKernel {
   readonly #reader: Uint8Array;
   readonly #readerAddress: number;
   /** Native code holds addresses into these: they must live as long as the kernel. */
-  readonly #keepAlive: readonly unknown[];
+  readonly keptAlive: readonly unknown[];
   #lastTarget: Uint8Array | null = null;
   #lastTargetAddress = 0;
 
@@ -90,12 +90,12 @@ export class NativeReadKernel implements ReadKernel {
       ]).buffer,
     );
     this.#readerAddress = Number(koffi.address(this.#reader));
-    this.#keepAlive = [table, layers];
+    this.keptAlive = [table, layers];
   }
 
   run(dst: Uint8Array): ReadResult {
     const { count } = this.ops;
-    assert(count <= OPS_MAX && this.#keepAlive.length > 0);
+    assert(count <= OPS_MAX);
     if (count === 0) return readResult.ok;
     const result = this.#read(this.#readerAddress, count, this.#addressOf(dst), dst.length);
     if (result === readResult.ok) return readResult.ok;
@@ -120,7 +120,8 @@ export class NativeReadKernel implements ReadKernel {
 
   /**
    * A buffer's bytes never move while it is attached, so a front end that reads into the same one
-   * again and again pays for its address once. A detached one has length 0 and fails the range check.
+   * again and again pays for its address once. A detached one has length 0 and fails the range
+   * check.
    */
   #addressOf(dst: Uint8Array): number {
     if (dst !== this.#lastTarget) {

@@ -12,8 +12,8 @@ export const failureReasons = ['missing', 'range', 'table', 'checksum', 'decode'
 
 /**
  * `missing`: granules are absent. `range`: the op leaves its layer or the destination. `table`: the
- * jump table leads nowhere. `checksum`: the block's CRC. `decode`: not the codec's format, or not of the
- * length expected.
+ * jump table leads nowhere. `checksum`: the block's CRC. `decode`: not the codec's format, or not
+ * of the length expected.
  */
 export type FailureReason = (typeof failureReasons)[number];
 
@@ -26,12 +26,14 @@ export interface ReadFailure {
   layer: number;
   /** Number of the ZFile block; 0 for a raw layer, or when the whole op is missing. */
   block: number;
-  /** The blob bytes concerned: to fetch, or to drop and fetch again. Empty for 'range' and 'table'. */
+  /**
+   * The blob bytes concerned: to fetch, or to drop and fetch again. Empty for 'range' and 'table'.
+   */
   blobOffset: number;
   blobLength: number;
 }
 
-export const OP_BYTES = 24;
+const OP_BYTES = 24;
 const DOUBLES_PER_OP = OP_BYTES / 8;
 const WORDS_PER_OP = OP_BYTES / 4;
 

@@ -4,8 +4,8 @@ import { layerBlobLimits } from '../base/limits.ts';
 import type { ByteRange } from '../base/range.ts';
 
 /**
- * Reads a blob's own bytes (not the layer's), and remembers which: when they turn out to be damaged,
- * `dropAll` has them fetched again; when they are good, `ranges` says what opening needed.
+ * Reads a blob's own bytes (not the layer's), and remembers which: when they turn out to be
+ * damaged, `dropAll` has them fetched again; when they are good, `ranges` says what opening needed.
  */
 export class BlobReader {
   readonly blob: Blob;
@@ -26,8 +26,9 @@ export class BlobReader {
   }
 
   /**
-   * Calls `use` with the blob's bytes, without copying them; again when they were evicted meanwhile, so
-   * only what the last call made of them may be kept. Errors: ERR_BLOB_EVICTED, and what `ensure` throws.
+   * Calls `use` with the blob's bytes, without copying them; again when they were evicted
+   * meanwhile, so only what the last call made of them may be kept. Errors: ERR_BLOB_EVICTED, and
+   * what `ensure` throws.
    */
   async visit(offset: number, length: number, use: (bytes: Uint8Array) => void): Promise<void> {
     const { blob } = this;

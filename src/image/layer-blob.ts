@@ -34,9 +34,9 @@ export interface LayerBlob {
 }
 
 /**
- * Takes off the tar wrapper, if any, and opens the ZFile, if it is one; what remains is an LSMT file, whose own
- * format is not looked at here. Metadata that fails verification is fetched again a few times.
- * Errors: ERR_TAR_*, ERR_ZFILE_*, and what fetching throws.
+ * Takes off the tar wrapper, if any, and opens the ZFile, if it is one; what remains is an LSMT
+ * file, whose own format is not looked at here. Metadata that fails verification is fetched again a
+ * few times. Errors: ERR_TAR_*, ERR_ZFILE_*, and what fetching throws.
  */
 export async function openLayerBlob(blob: Blob): Promise<LayerBlob> {
   await fetchEnds(blob);
@@ -93,8 +93,8 @@ async function fetchEnds(blob: Blob): Promise<void> {
 }
 
 /**
- * The blob bytes that bytes [offset, offset + length) of a layer's LSMT file need. What lies behind the
- * file's end needs none: a damaged index may ask for it.
+ * The blob bytes that bytes [offset, offset + length) of a layer's LSMT file need. What lies behind
+ * the file's end needs none: a damaged index may ask for it.
  */
 export function blobRange(map: LayerMap, offset: number, length: number): ByteRange {
   const { zfile, payloadOffset, lsmtSizeBytes } = map;
@@ -154,7 +154,8 @@ class LayerBlobBytes implements LayerBytes {
     }
     throw new ReplaybdError(
       'ERR_BLOB_EVICTED',
-      `${this.name}: bytes are evicted faster than they can be read. Give the cache a larger quota.`,
+      `${this.name}: bytes are evicted faster than they can be read. ` +
+        'Give the cache a larger quota.',
     );
   }
 
@@ -170,8 +171,8 @@ class LayerBlobBytes implements LayerBytes {
     return new ReplaybdError(
       'ERR_ZFILE_BLOCK_CHECKSUM',
       `${this.name}: block ${failure.block} (${failure.blobLength} bytes at byte ` +
-        `${failure.blobOffset}) ${what} after ${attempts} attempt(s). The layer is damaged at its ` +
-        'source: compare its sha256 with its digest.',
+        `${failure.blobOffset}) ${what} after ${attempts} attempt(s). The layer is damaged at ` +
+        'its source: compare its sha256 with its digest.',
     );
   }
 }

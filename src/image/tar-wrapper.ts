@@ -5,7 +5,8 @@ import type { PatchableSink } from './byte-sink.ts';
 /**
  * The tar around a layer as registries store it:
  *
- *   [ pax header 512 ][ "<n> size=<payload>\n" 512 ][ member header 512 ][ payload ][ padding ][ 1024 zeros ]
+ *   [ pax header 512 ][ "<n> size=<payload>\n" 512 ][ member header 512 ]
+ *   [ payload ][ padding to 512 ][ 1024 zeros ]
  *
  * A layer may also sit in a tar without the pax part; then the payload begins at byte 512.
  */
@@ -34,9 +35,10 @@ const CHECKSUM_BYTES = 8;
 const SIZE_BYTES = 12;
 
 /**
- * Where the payload of a tar-wrapped layer is; null when the blob is no tar (POSIX ustar with a good
- * checksum; GNU's variant is not taken, as in the original). `first` holds the blob's first bytes, TAR_PROBE_BYTES of
- * them if it has as many. Errors: ERR_TAR_PAX, ERR_TAR_HEADER, ERR_TAR_SIZE.
+ * Where the payload of a tar-wrapped layer is; null when the blob is no tar (POSIX ustar with a
+ * good checksum; GNU's variant is not taken, as in the original). `first` holds the blob's first
+ * bytes, TAR_PROBE_BYTES of them if it has as many. Errors: ERR_TAR_PAX, ERR_TAR_HEADER,
+ * ERR_TAR_SIZE.
  */
 export function peelTar(first: Uint8Array, blobBytes: number, name: string): ByteRange | null {
   const bytes = Buffer.from(first.buffer, first.byteOffset, first.length);

@@ -1,6 +1,6 @@
-// Goal: the tar around a layer is the original's byte for byte, and whatever else is found in front of a
-// layer is peeled as tar says, or refused. Method: a golden vector, the original's files, headers made
-// by the system's tar, and damage.
+// Goal: the tar around a layer is the original's byte for byte, and whatever else is found in front
+// of a layer is peeled as tar says, or refused. Method: a golden vector, the original's files,
+// headers made by the system's tar, and damage.
 import assert from 'node:assert';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,6 +1,6 @@
-// Goal: every ZFile of the original tools reads as the bytes it was made from, and every damaged one
-// is refused with an error that names it. Method: fixtures as the original wrote them, each kernel,
-// the whole content compared by the sha256 that the fixtures' makers computed.
+// Goal: every ZFile of the original tools reads as the bytes it was made from, and every damaged
+// one is refused with an error that names it. Method: fixtures as the original wrote them, each
+// kernel, the whole content compared by the sha256 that the fixtures' makers computed.
 import assert from 'node:assert';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';

@@ -1,6 +1,6 @@
-// Goal: no damage to a ZFile crashes a reader or passes for data. Method: flip, cut and overwrite bytes
-// of small files; opening and reading must throw a ReplaybdError or give the original's bytes. Files
-// without CRCs may give other bytes of the right length: nothing in them tells.
+// Goal: no damage to a ZFile crashes a reader or passes for data. Method: flip, cut and overwrite
+// bytes of small files; opening and reading must throw a ReplaybdError or give the original's
+// bytes. Files without CRCs may give other bytes of the right length: nothing in them tells.
 import assert from 'node:assert';
 import { test } from 'node:test';
 import fc from 'fast-check';

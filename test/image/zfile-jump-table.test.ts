@@ -1,5 +1,6 @@
-// Goal: the offsets in memory are the sums of the stored lengths, at every group's edge, and lengths no
-// block can have are found. Method: tables around multiples of the group size against plain addition.
+// Goal: the offsets in memory are the sums of the stored lengths, at every group's edge, and
+// lengths no block can have are found. Method: tables around multiples of the group size against
+// plain addition.
 import assert from 'node:assert';
 import { test } from 'node:test';
 import { crc32cRaw } from '../../src/base/crc32c.ts';

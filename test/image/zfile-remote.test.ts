@@ -1,5 +1,6 @@
-// Goal: a layer that is fetched piece by piece opens in one round trip, fetches only what a read needs,
-// and heals from damage that the origin does not have. Method: a lazy blob that counts its fetches.
+// Goal: a layer that is fetched piece by piece opens in one round trip, fetches only what a read
+// needs, and heals from damage that the origin does not have. Method: a lazy blob that counts its
+// fetches.
 import assert from 'node:assert';
 import { test } from 'node:test';
 import { codeOf } from '../../src/base/errors.ts';

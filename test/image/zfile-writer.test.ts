@@ -1,6 +1,6 @@
-// Goal: the writer's bytes are the original's, for any sizes of writes, and what it writes reads back.
-// Method: re-encode the content of the original's files, compare bytes; golden sha256s; random data
-// through every codec and block size.
+// Goal: the writer's bytes are the original's, for any sizes of writes, and what it writes reads
+// back. Method: re-encode the content of the original's files, compare bytes; golden sha256s;
+// random data through every codec and block size.
 import assert from 'node:assert';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -39,7 +39,10 @@ function optionsOf(name: string): ZFileWriterOptions {
   };
 }
 
-/** The original's build compressed one block of this file otherwise than Debian's libzstd 1.5.4 does. */
+/**
+ * The original's build compressed one block of this file otherwise than Debian's libzstd 1.5.4
+ * does.
+ */
 const OTHER_ZSTD = 'mixed.zstd.32k.nocrc.zf';
 
 test("re-encoding the original's files gives their very bytes", { skip }, async () => {

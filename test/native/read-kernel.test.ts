@@ -1,5 +1,5 @@
-// Goal: a kernel gives exactly the bytes asked for or says why not, reads nothing that is absent, and
-// leaves everything outside the destination alone, however hostile its tables. Method: every
+// Goal: a kernel gives exactly the bytes asked for or says why not, reads nothing that is absent,
+// and leaves everything outside the destination alone, however hostile its tables. Method: every
 // kernel over the same small layers, compared with a flat array; tables and presence are altered.
 import assert from 'node:assert';
 import { once } from 'node:events';

@@ -7,8 +7,8 @@ import { rangeEnd, type ByteRange } from '../../src/base/range.ts';
 export type MemoryBlobKind = 'local' | 'lazy';
 
 /**
- * A blob in memory. A lazy one begins empty: `ensure` copies granules from the origin, `drop` zeroes
- * them, as a cache would. `origin` may be altered between the two.
+ * A blob in memory. A lazy one begins empty: `ensure` copies granules from the origin, `drop`
+ * zeroes them, as a cache would. `origin` may be altered between the two.
  */
 export class MemoryBlob implements Blob {
   readonly name: string;

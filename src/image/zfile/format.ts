@@ -5,10 +5,11 @@ import { zfileLimits } from '../../base/limits.ts';
 /**
  * A ZFile (overlaybd's seekable compressed container), little-endian throughout:
  *
- *   [ header 512 ][ block 0 [crc 4] ] ... [ block n-1 [crc 4] ][ jump table: u32 x n ][ trailer 512 ]
+ *   [ header 512 ][ block 0 [crc 4] ] ... [ block n-1 [crc 4] ][ jump table: n x u32 ]
+ *   [ trailer 512 ]
  *
- * Header and trailer have the same layout. The trailer always describes the jump table; the header does
- * when it was overwritten at the end of writing.
+ * Header and trailer have the same layout. The trailer always describes the jump table; the header
+ * does when it was overwritten at the end of writing.
  */
 export const RECORD_BYTES = 512;
 export const JUMP_ENTRY_BYTES = 4;

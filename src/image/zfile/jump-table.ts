@@ -25,8 +25,8 @@ export interface EntryBounds {
 }
 
 /**
- * Turns stored lengths into offsets. `stored` holds one little-endian u32 a block; the first block begins
- * at blob offset `start`.
+ * Turns stored lengths into offsets. `stored` holds one little-endian u32 a block; the first block
+ * begins at blob offset `start`.
  */
 export function loadJumpTable(stored: Uint8Array, start: number, bounds: EntryBounds): JumpTable {
   const blockCount = stored.length / JUMP_ENTRY_BYTES;

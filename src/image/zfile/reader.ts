@@ -36,10 +36,10 @@ export interface OpenedZFile {
 }
 
 /**
- * Opens the ZFile in `payload`, a range of the reader's blob: three reads (header, trailer unless the
- * header was overwritten, jump table), every field checked. What the original accepts and is nevertheless
- * wrong (a trailer whose digest does not match, tables that leave the file) is refused.
- * Errors: ERR_ZFILE_* naming the blob and the structure.
+ * Opens the ZFile in `payload`, a range of the reader's blob: three reads (header, trailer unless
+ * the header was overwritten, jump table), every field checked. What the original accepts and is
+ * nevertheless wrong (a trailer whose digest does not match, tables that leave the file) is
+ * refused. Errors: ERR_ZFILE_* naming the blob and the structure.
  */
 export async function openZFile(reader: BlobReader, payload: ByteRange): Promise<OpenedZFile> {
   const { name } = reader.blob;
@@ -156,7 +156,7 @@ function checkCoding(record: ZFileRecord, refuse: Refuse): ZFileAlgorithm {
 function checkPlacement(record: ZFileRecord, storedBytes: number, refuse: Refuse): void {
   const { blockCount, blockBytes, jumpTableOffset, originalBytes } = record;
   if (blockCount > zfileLimits.blocksMax || blockCount !== Math.ceil(originalBytes / blockBytes)) {
-    const expected = `blocks of ${blockBytes} bytes for ${originalBytes}, at most ${zfileLimits.blocksMax}`;
+    const expected = `the blocks of ${blockBytes} bytes that ${originalBytes} bytes make`;
     throw refuse('ERR_ZFILE_RECORD', 'ZFile', expected, `${blockCount}`);
   }
   const tableEnd = jumpTableOffset + blockCount * JUMP_ENTRY_BYTES;

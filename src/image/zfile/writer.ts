@@ -40,8 +40,8 @@ const OUTPUT_BYTES = 512 * 1024;
 const JUMP_TABLE_START_ENTRIES = 4096;
 
 /**
- * Compresses a stream into a ZFile. Writes may have any size; blocks are cut from the stream, so only
- * the last can be short. With the system's codecs the bytes are those the original's
+ * Compresses a stream into a ZFile. Writes may have any size; blocks are cut from the stream, so
+ * only the last can be short. With the system's codecs the bytes are those the original's
  * `overlaybd-zfile` and `overlaybd-commit -z` write for the same options.
  */
 export class ZFileWriter implements ByteSink {
