@@ -1,5 +1,6 @@
 import { randomFillSync } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { ReplaybdError, type ErrnoName } from '../../src/base/errors.ts';
 import type {
   BlockDevice,
   DeviceExtent,
@@ -28,6 +29,7 @@ export class MemoryDisk implements BlockDevice {
   readonly #shared: SharedArrayBuffer;
   readonly #missBytes: number;
   readonly #missMs: number;
+  #failure: ErrnoName | null = null;
 
   constructor(id: string, sizeBytes: number, options: MemoryDiskOptions = {}) {
     this.id = id;
@@ -57,15 +59,24 @@ export class MemoryDisk implements BlockDevice {
     return this;
   }
 
+  /** Every miss from now on fails. */
+  failWith(errno: ErrnoName): void {
+    this.#failure = errno;
+  }
+
   readCached(offset: number, into: Uint8Array): boolean {
     if (touchesMiss(offset, into.length, this.#missBytes)) return false;
     into.set(this.bytes.subarray(offset, offset + into.length));
     return true;
   }
 
-  async read(offset: number, into: Uint8Array): Promise<void> {
+  async read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
     this.calls.push(`read ${offset} ${into.length}`);
-    if (this.#missMs > 0) await sleep(this.#missMs);
+    if (this.#missMs > 0)
+      await sleep(this.#missMs, undefined, signal === undefined ? {} : { signal });
+    if (this.#failure !== null) {
+      throw new ReplaybdError('ERR_TEST', `${this.id}: told to fail`, { errno: this.#failure });
+    }
     into.set(this.bytes.subarray(offset, offset + into.length));
   }
 

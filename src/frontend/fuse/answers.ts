@@ -20,7 +20,7 @@ export class FuseAnswers {
   readonly #device: BlockDevice;
   readonly #log: Logger;
   readonly #queue = new PQueue({ concurrency: fuseLimits.answersMax });
-  readonly #running = new Map<number, AbortController>();
+  readonly #ending = new AbortController();
 
   constructor(fd: number, device: BlockDevice, log: Logger) {
     this.#fd = fd;
@@ -34,22 +34,13 @@ export class FuseAnswers {
       this.#log.error({ device: this.#device.id }, 'fuse: too many requests wait for the device');
       return this.#reply(new FuseReply(0), task.unique, 0, EIO);
     }
-    const controller = new AbortController();
-    this.#running.set(task.unique, controller);
-    void this.#queue.add(async () => {
-      await this.#answer(task, controller.signal);
-      this.#running.delete(task.unique);
-    });
+    void this.#queue.add(() => this.#answer(task, this.#ending.signal));
   }
 
-  /** Nobody waits for the request any more. */
-  interrupt(unique: number): void {
-    this.#running.get(unique)?.abort();
-  }
-
-  /** The connection is gone: nobody waits for anything. */
-  interruptAll(): void {
-    for (const controller of this.#running.values()) controller.abort();
+  /** The connection is gone: nobody waits for anything any more. */
+  abort(): void {
+    this.#ending.abort();
+    this.#queue.clear();
   }
 
   async #answer(task: FuseTask, signal: AbortSignal): Promise<void> {

@@ -7,8 +7,8 @@ import { fuseLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import { silentLogger, type Logger } from '../../base/log.ts';
 import type { BlockDevice } from '../../device/block-device.ts';
 import { BlockingThread } from '../../../native/blocking-thread.ts';
-import type { LoopDevice } from '../../../native/loop.ts';
-import { unmountFlags } from '../../../native/mount.ts';
+import { detachLoop, type LoopDevice } from '../../../native/loop.ts';
+import { unmount, unmountFlags } from '../../../native/mount.ts';
 import type { Frontend } from '../frontend.ts';
 import { mountFilesystem } from './attach-mount.ts';
 import { defaultRuntimeDirectory, DEVICE_FILE, makeDeviceDirectory } from './runtime-directory.ts';
@@ -111,6 +111,7 @@ class FuseAttachment implements FuseFrontend {
     const { loop = true, mount, directory = defaultRuntimeDirectory(), reader } = this.#options;
     const workers = workerCount(this.#device, this.#options);
     if (loop || mount !== undefined) this.#thread.start();
+    openAttachments.add(this);
     this.#directory = makeDeviceDirectory(directory, this.#device.id);
     this.#server = new FuseServer({
       device: this.#device,
@@ -159,13 +160,12 @@ class FuseAttachment implements FuseFrontend {
       this.#server?.abort();
       // With the connection gone the call that hung returns, with an error.
       await this.#settledInTime(letGo);
-      await this.#cutOff();
+      this.#cutOff();
     }
     await this.#releaseServer();
     this.#thread.close();
-    if (this.#directory !== null && this.#server === null) {
-      rmSync(this.#directory, { recursive: true, force: true });
-    }
+    openAttachments.delete(this);
+    if (this.#server === null) this.#removeDirectory();
   }
 
   /** The polite way: each step waits for those who use what it takes away. */
@@ -200,24 +200,29 @@ class FuseAttachment implements FuseFrontend {
     throw new ReplaybdError('ERR_FUSE_UNMOUNT', `${target}: still in use`, { errno: 'EBUSY' });
   }
 
-  /** What letting go did not get to. The connection is aborted, so nothing here can wait for it. */
-  async #cutOff(): Promise<void> {
-    const thread = new BlockingThread();
+  /** What letting go did not get to. The connection is aborted, so nothing here waits for it. */
+  #cutOff(): void {
+    const { path } = this;
     try {
-      if (this.#mountPoint !== null) {
-        await thread.call('unmount', this.#mountPoint, unmountFlags.detach);
-        this.#mountPoint = null;
-      }
-      if (this.#loop !== null) {
-        const { fd } = this.#loop;
-        this.#loop = null;
-        await thread.call('detachLoop', fd);
-      }
+      if (this.#mountPoint !== null) unmount(this.#mountPoint, unmountFlags.detach);
+      this.#mountPoint = null;
+      if (this.#loop !== null) detachLoop(this.#loop.fd);
+      this.#loop = null;
+      this.#server?.detach();
     } catch (error) {
-      this.#log.error({ err: error }, `fuse: ${messageOf(error)}`);
-    } finally {
-      thread.close();
+      this.#log.error({ err: error }, `${path}: ${messageOf(error)}`);
     }
+  }
+
+  /** At once, for a process that exits. Guests see errors. */
+  abandon(): void {
+    this.#server?.abort();
+    this.#cutOff();
+    this.#removeDirectory();
+  }
+
+  #removeDirectory(): void {
+    if (this.#directory !== null) rmSync(this.#directory, { recursive: true, force: true });
   }
 
   async #releaseServer(): Promise<void> {
@@ -245,6 +250,15 @@ class FuseAttachment implements FuseFrontend {
     return failure;
   }
 }
+
+/**
+ * A process that exits joins its threads first, and a worker that waits for the kernel never ends.
+ * So what a process did not close is taken down when it exits.
+ */
+const openAttachments = new Set<FuseAttachment>();
+process.on('exit', () => {
+  for (const attachment of openAttachments) attachment.abandon();
+});
 
 /** As many as make sense: cores, and rings of the tap beside the main thread's. */
 function workerCount(device: BlockDevice, options: FuseOptions): number {

@@ -58,7 +58,6 @@ export type FuseTask =
 
 export type WorkerMessage =
   | FuseTask
-  | { kind: 'interrupt'; unique: number }
   /** The kernel has agreed on the protocol, or why it has not. */
   | { kind: 'ready'; refusal: string | null }
   /** The reader threw; the read goes to the main thread as a miss. */
@@ -139,10 +138,10 @@ class FuseWorker {
       case opcodes.destroy:
         return this.#finish(unique, 0);
       case opcodes.interrupt:
-        return this.#post({ kind: 'interrupt', unique: this.#request.interrupted });
       case opcodes.forget:
       case opcodes.batchForget:
-        // The kernel expects no reply.
+        // The kernel expects no reply. An interrupted read ends as any other: the device may share
+        // its fetch with others, and loop devices do not interrupt.
         return;
       case opcodes.init:
         return this.#initialise(unique);

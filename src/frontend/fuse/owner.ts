@@ -1,14 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { codeOf } from '../../base/errors.ts';
 
-/** Field 22 of /proc/PID/stat, counted from 1; the second is a name that may hold anything. */
+/** Fields 3 and 22 of /proc/PID/stat; the second is a name that may hold anything. */
+const STATE_AFTER_NAME = 0;
 const START_TIME_AFTER_NAME = 19;
 
 /** When a process started (clock ticks since boot), or null when there is no such process. */
 function startTimeOf(pid: number): string | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[START_TIME_AFTER_NAME] ?? null;
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    // A zombie serves nothing; its parent has only not asked yet how it ended.
+    return fields[STATE_AFTER_NAME] === 'Z' ? null : fields[START_TIME_AFTER_NAME];
   } catch (error) {
     if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ESRCH') return null;
     throw error;

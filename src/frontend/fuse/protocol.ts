@@ -131,11 +131,6 @@ export class FuseRequest {
     const changesSize = (this.bytes.readUInt32LE(40) & SETATTR_SIZE) !== 0;
     return changesSize ? readNumber(this.bytes, 56) : null;
   }
-
-  /** INTERRUPT: the request that nobody waits for any more. */
-  get interrupted(): number {
-    return readNumber(this.bytes, 40);
-  }
 }
 
 /**

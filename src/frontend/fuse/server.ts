@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import { messageOf, ReplaybdError } from '../../base/errors.ts';
+import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { fuseLimits } from '../../base/limits.ts';
 import type { Logger } from '../../base/log.ts';
 import { siblingModule } from '../../base/package-root.ts';
@@ -67,28 +67,37 @@ export class FuseServer {
       throw error;
     }
     this.#isMounted = true;
-    abortAtExit.add(this);
     const ready = Promise.withResolvers<void>();
     this.ready = ready.promise;
     this.ended = this.#startWorkers(options, ready);
   }
 
-  /** Cuts the connection: every request, waiting or to come, fails. Does not block. */
+  /**
+   * Cuts the connection: every request, waiting or to come, fails. Does not block, and leaves the
+   * file mounted while somebody uses it.
+   */
   abort(): void {
+    this.#answers.abort();
     if (!this.#isMounted) return;
     try {
-      unmount(this.path, unmountFlags.force | unmountFlags.detach);
+      unmount(this.path, unmountFlags.force);
+      this.#isMounted = false;
     } catch (error) {
-      this.#log.debug({ err: error }, 'fuse: already unmounted');
+      // EBUSY: aborted, and still mounted. EINVAL: somebody else has unmounted it.
+      if (codeOf(error) !== 'ERR_EBUSY') this.#isMounted = false;
     }
-    this.unmounted();
   }
 
-  /** To be told once the file is unmounted. */
+  /** After abort(): takes the file away from those who still use it. */
+  detach(): void {
+    if (this.#isMounted) unmount(this.path, unmountFlags.detach);
+    this.#isMounted = false;
+  }
+
+  /** To be told once somebody else has unmounted the file. */
   unmounted(): void {
     this.#isMounted = false;
-    abortAtExit.delete(this);
-    this.#answers.interruptAll();
+    this.#answers.abort();
   }
 
   /** Releases the connection; only after `ended`, because workers read from it. */
@@ -119,8 +128,6 @@ export class FuseServer {
       case 'ready':
         if (message.refusal === null) return ready.resolve();
         return this.#fail(new Error(message.refusal), ready);
-      case 'interrupt':
-        return this.#answers.interrupt(message.unique);
       case 'fault':
         this.#log.error(
           { path: this.path },
@@ -159,12 +166,3 @@ function workerDataFor(options: FuseServerOptions, fd: number, index: number): F
     seeksHoles: device.extents !== undefined,
   };
 }
-
-/**
- * A process that exits joins its threads first, and a worker that waits for the kernel never ends.
- * So a process that exits without closing its servers aborts them.
- */
-const abortAtExit = new Set<FuseServer>();
-process.on('exit', () => {
-  for (const server of abortAtExit) server.abort();
-});
