@@ -24,7 +24,7 @@ if [ native/kernels.c -nt dist/libreplaybd.so ]; then
 fi
 
 if [ ! -e dist/.tsbuildinfo ] ||
-  [ -n "$(find src native tui tsconfig.json tsconfig.build.json -newer dist/.tsbuildinfo -type f | head -n 1)" ]; then
+  [ -n "$(find src native tui bench tsconfig.json tsconfig.build.json -newer dist/.tsbuildinfo -type f | head -n 1)" ]; then
   tsc -p tsconfig.build.json
   touch dist/.tsbuildinfo
 fi

@@ -2,8 +2,8 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { once } from 'node:events';
+import { packageRoot } from '../../src/base/package-root.ts';
 
 /**
  * A link between two network namespaces of its own:
@@ -47,7 +47,7 @@ export async function openShapedLink(shape: LinkShape): Promise<ShapedLink> {
   };
   try {
     const program = join(folder, 'tundelay');
-    const source = fileURLToPath(new URL('./tundelay.c', import.meta.url));
+    const source = join(packageRoot, 'bench/link/tundelay.c');
     run('cc', '-O2', '-o', program, source, '-lpthread');
     for (const namespace of [serverNamespace, clientNamespace]) {
       run('ip', 'netns', 'add', namespace);

@@ -1,0 +1,275 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { packageRoot } from '../src/base/package-root.ts';
+import type { AttachmentReport } from '../src/daemon/attachment.ts';
+import { makeDemoRootfs } from '../src/demo/rootfs.ts';
+import { buildImage } from '../src/image/build/image.ts';
+import { pushImage } from '../src/image/build/push-image.ts';
+import { boundRatio, coldStartBoundMs, gapClosure } from '../src/prefetch/bound.ts';
+import { createRegistryClient } from '../src/registry/client.ts';
+import { decodeTrace } from '../src/trace/decode.ts';
+import { openShapedLink, type LinkShape } from './link/shaped-link.ts';
+
+// The question: how close does a replayed cold start come to what the link allows?
+// The demo image, served by Debian's docker-registry over real TCP on a shaped link (bench/link), is
+// started lazily while recording, cold with the trace replayed, and warm. Needs root, docker-registry,
+// iproute2 and cc. `npm run bench cold-start -- --link 1000:20 --runs 10 --json`.
+
+const ALL_LINKS = [25, 100, 1000].flatMap((megabits) =>
+  [5, 20, 50].map((ms) => `${megabits}:${ms}`),
+);
+const PORT = 5000;
+
+interface Run {
+  totalMs: number;
+  report: AttachmentReport;
+}
+
+interface Workspace {
+  folder: string;
+  command: readonly string[];
+  blobPaths: string[];
+}
+
+const { values } = parseArgs({
+  options: {
+    link: { type: 'string', multiple: true },
+    runs: { type: 'string', default: '10' },
+    'lazy-runs': { type: 'string', default: '3' },
+    json: { type: 'boolean', default: false },
+  },
+});
+const folder = mkdtempSync(join(tmpdir(), 'replaybd-cold-start-'));
+try {
+  const workspace = await prepare(folder);
+  const rows: object[] = [];
+  for (const link of values.link ?? ALL_LINKS) {
+    const [megabitsPerSecond, roundTripMs] = link.split(':').map(Number);
+    const row = await measureLink(workspace, { megabitsPerSecond, roundTripMs });
+    rows.push(row);
+    process.stdout.write(`${values.json ? JSON.stringify(row) : formatRow(row)}\n`);
+  }
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
+
+async function prepare(work: string): Promise<Workspace> {
+  const rootfs = join(work, 'rootfs');
+  mkdirSync(rootfs);
+  const { command } = await makeDemoRootfs(rootfs);
+  const image = await buildImage({ rootfs: [rootfs], workFolder: work });
+  const registry = await startRegistry(work, '127.0.0.1', null);
+  const client = createRegistryClient({ plainHttpHosts: [`127.0.0.1:${PORT}`] });
+  const reference = `http://127.0.0.1:${PORT}/demo/node-service:v1`;
+  await pushImage(client, reference, image, new AbortController().signal);
+  await client.close();
+  await stop(registry);
+  rmSync(rootfs, { recursive: true });
+  const hex = image.layers[0].digest.slice('sha256:'.length);
+  const store = join(
+    work,
+    'registry/docker/registry/v2/blobs/sha256',
+    hex.slice(0, 2),
+    hex,
+    'data',
+  );
+  return { folder: work, command, blobPaths: [store] };
+}
+
+interface Row {
+  link: LinkShape;
+  warmMs: number;
+  lazyMs: number;
+  replayMs: number;
+  replayP95Ms: number;
+  boundMs: number;
+  ratio: number;
+  ratioP95: number;
+  gapClosure: number;
+  coverage: number | null;
+  accuracy: number | null;
+  timeliness: number | null;
+  overFetch: number | null;
+  requestsPerMiB: number;
+}
+
+async function measureLink(workspace: Workspace, shape: LinkShape): Promise<Row> {
+  const link = await openShapedLink(shape);
+  const registry = await startRegistry(workspace.folder, link.serverAddress, link.serverNamespace);
+  const image = `http://${link.serverAddress}:${PORT}/demo/node-service:v1`;
+  const tracePath = join(workspace.folder, 'run.trace');
+  const warmTracePath = join(workspace.folder, 'warm.trace');
+  const run = (mode: string, trace: string, cache: string): Run =>
+    runInClient(workspace, link.clientNamespace, { image, mode, trace, cache });
+  const cacheFolder = join(workspace.folder, 'cache');
+  const cold = (mode: string): Run => {
+    rmSync(cacheFolder, { recursive: true, force: true });
+    dropCaches(workspace);
+    return run(mode, tracePath, cacheFolder);
+  };
+  try {
+    const lazy = repeat(Number(values['lazy-runs']), () => cold('record'));
+    const replays: Run[] = [];
+    const warms: Run[] = [];
+    for (let i = 0; i < Number(values.runs); i += 1) {
+      replays.push(cold('replay'));
+      warms.push(run('record', warmTracePath, cacheFolder));
+    }
+    return summarise(shape, { lazy, replays, warms }, warmTracePath);
+  } finally {
+    await stop(registry);
+    await link.close();
+  }
+}
+
+function summarise(
+  shape: LinkShape,
+  runs: { lazy: Run[]; replays: Run[]; warms: Run[] },
+  warmTracePath: string,
+): Row {
+  const { roundTripMs, megabitsPerSecond } = shape;
+  const warmMs = median(runs.warms.map((run) => run.totalMs));
+  const { plan } = decodeTrace(readFileSync(warmTracePath), warmTracePath);
+  const boundMs = coldStartBoundMs(warmMs, plan, {
+    // A connection and the manifest; this registry asks for no token.
+    setupMs: 2 * roundTripMs,
+    firstByteMs: roundTripMs,
+    bytesPerSecond: (megabitsPerSecond * 1e6) / 8,
+  });
+  const replayed = runs.replays.map((run) => run.totalMs);
+  const lazyMs = median(runs.lazy.map((run) => run.totalMs));
+  const times = { lazyMs, replayMs: median(replayed), warmMs, boundMs };
+  const quality = (pick: (run: Run) => number | null): number =>
+    median(runs.replays.map((run) => pick(run) ?? 0));
+  return {
+    link: shape,
+    ...times,
+    replayP95Ms: percentile(replayed, 0.95),
+    ratio: boundRatio(times),
+    ratioP95: percentile(replayed, 0.95) / boundMs,
+    gapClosure: gapClosure(times),
+    coverage: quality((run) => run.report.quality.coverage),
+    accuracy: quality((run) => run.report.quality.accuracy),
+    timeliness: quality((run) => run.report.quality.timeliness),
+    overFetch: quality((run) => run.report.quality.overFetch),
+    requestsPerMiB: quality(({ report }) => {
+      const { prefetch } = report.quality.lanes;
+      return prefetch.requests / (prefetch.bytes / 2 ** 20);
+    }),
+  };
+}
+
+interface ClientRun {
+  image: string;
+  mode: string;
+  trace: string;
+  cache: string;
+}
+
+function runInClient(workspace: Workspace, namespace: string, run: ClientRun): Run {
+  const script = join(packageRoot, 'dist/bench/link/cold-start-run.js');
+  const flags = Object.entries({ ...run, work: workspace.folder }).flatMap(([name, value]) => [
+    `--${name}`,
+    value,
+  ]);
+  const node = [process.execPath, '--max-semi-space-size=1', script, ...flags, '--'];
+  const result = spawnSync('ip', ['netns', 'exec', namespace, ...node, ...workspace.command], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  if (result.status !== 0) throw new Error(`a ${run.mode} run failed`);
+  return JSON.parse(result.stdout) as Run;
+}
+
+async function startRegistry(
+  work: string,
+  address: string,
+  namespace: string | null,
+): Promise<ChildProcess> {
+  const config = join(work, 'registry.yml');
+  writeFileSync(
+    config,
+    `version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n` +
+      `storage: {filesystem: {rootdirectory: ${join(work, 'registry')}}}\n` +
+      `http: {addr: '${address}:${PORT}'}\n`,
+  );
+  const command = ['docker-registry', 'serve', config];
+  const [program, ...args] =
+    namespace === null ? command : ['ip', 'netns', 'exec', namespace, ...command];
+  const server = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  if (namespace === null) await untilListening(address);
+  else await sleep(1000);
+  if (server.exitCode !== null) throw new Error('docker-registry did not start');
+  return server;
+}
+
+async function untilListening(address: string): Promise<void> {
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    const socket = connect(PORT, address);
+    const connected = await once(socket, 'connect').then(
+      () => true,
+      () => false,
+    );
+    socket.destroy();
+    if (connected) return;
+    await sleep(50);
+  }
+  throw new Error(`docker-registry does not answer on ${address}:${PORT}`);
+}
+
+async function stop(server: ChildProcess): Promise<void> {
+  if (server.exitCode !== null) return;
+  server.kill();
+  await once(server, 'exit');
+}
+
+/** Empties the kernel's page cache, then reads the registry's blobs: the link is what is measured. */
+function dropCaches(workspace: Workspace): void {
+  spawnSync('sync');
+  writeFileSync('/proc/sys/vm/drop_caches', '3');
+  for (const path of workspace.blobPaths) if (existsSync(path)) readFileSync(path);
+}
+
+function repeat<T>(count: number, work: () => T): T[] {
+  return Array.from({ length: count }, work);
+}
+
+function median(values: readonly number[]): number {
+  return percentile(values, 0.5);
+}
+
+/** Nearest rank. */
+function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)];
+}
+
+function formatRow(row: object): string {
+  const {
+    link,
+    lazyMs,
+    replayMs,
+    warmMs,
+    boundMs,
+    ratio,
+    ratioP95,
+    gapClosure: closed,
+    ...quality
+  } = row as Row;
+  const ms = (value: number): string => value.toFixed(0).padStart(6);
+  const percent = (value: number | null): string => `${((value ?? 0) * 100).toFixed(1)} %`;
+  return (
+    `${String(link.megabitsPerSecond).padStart(4)} Mbit/s ${String(link.roundTripMs).padStart(2)} ms` +
+    `  lazy${ms(lazyMs)}  replay${ms(replayMs)}  warm${ms(warmMs)}  bound${ms(boundMs)}` +
+    `  ratio ${ratio.toFixed(3)} (p95 ${ratioP95.toFixed(3)})  gap closed ${percent(closed)}` +
+    `  coverage ${percent(quality.coverage)}  accuracy ${percent(quality.accuracy)}` +
+    `  timeliness ${percent(quality.timeliness)}  over-fetch ${percent(quality.overFetch)}` +
+    `  ${quality.requestsPerMiB.toFixed(2)} requests/MiB`
+  );
+}
