@@ -3,8 +3,8 @@ import type { Lane, RangeSource } from '../blob/blob.ts';
 import type { Clock } from '../base/clock.ts';
 import type { BlobRoute } from './blob-route.ts';
 import { publicUrl, RegistryError } from './errors.ts';
-import { header, parseContentRange } from './headers.ts';
-import { RangeSink } from './range-sink.ts';
+import { header } from './headers.ts';
+import { RangeBeyondBlobError, RangeSink } from './range-sink.ts';
 import { Remembered } from './remembered.ts';
 import { withHeadTap } from './session.ts';
 import { statusError } from './status-error.ts';
@@ -57,7 +57,9 @@ export class RegistryBlobSource implements RangeSource {
       signal: AbortSignal.any([options.signal, this.#closed.signal]),
     };
     const head = await this.#route.exchange(request, tapped);
-    if (head.status !== 206 && head.status !== 200) throw this.#refusal(head, sink.otherBody);
+    if (head.status !== 206 && head.status !== 200) {
+      throw statusError(head.url, head, sink.otherBody, this.#clock.wallMs());
+    }
     sink.finish();
     this.#sizeBytes ??= sink.learnedSizeBytes;
   }
@@ -72,8 +74,9 @@ export class RegistryBlobSource implements RangeSource {
     try {
       await this.fetch(0, 1, { lane: 'demand', signal, onData: () => undefined });
     } catch (error) {
-      if (error instanceof EmptyBlobError) this.#sizeBytes = 0;
-      else throw error;
+      const isEmpty = error instanceof RangeBeyondBlobError && error.totalBytes === 0;
+      if (!isEmpty) throw error;
+      this.#sizeBytes = 0;
     }
     assert(this.#sizeBytes !== null);
     return this.#sizeBytes;
@@ -93,23 +96,7 @@ export class RegistryBlobSource implements RangeSource {
         'A blob never changes; a cache before the registry is broken.',
     );
   }
-
-  #refusal(head: ResponseHead, body: Uint8Array): RegistryError {
-    if (head.status !== 416) return statusError(head.url, head, body, this.#clock.wallMs());
-    const range = parseContentRange(header(head.headers, 'content-range') ?? '');
-    const total = range?.kind === 'unsatisfied' ? range.total : null;
-    const message =
-      `${this.name}: expected a range inside the blob, found status 416` +
-      `${total === null ? '' : ` (the blob has ${total} bytes)`}. The known size is wrong.`;
-    const isEmpty = total === 0 && this.#sizeBytes === null;
-    return isEmpty
-      ? new EmptyBlobError('ERR_CONTENT_RANGE', message, { status: 416 })
-      : new RegistryError('ERR_CONTENT_RANGE', message, { status: 416 });
-  }
 }
-
-/** The first byte was asked of a blob that has none. */
-class EmptyBlobError extends RegistryError {}
 
 /** One of several waiters may leave without ending what the others wait for. */
 async function abandonable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {

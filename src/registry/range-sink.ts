@@ -12,6 +12,17 @@ export interface RangeExpectation {
   digest: string;
 }
 
+/** ERR_CONTENT_RANGE: the range does not lie in the blob. */
+export class RangeBeyondBlobError extends RegistryError {
+  /** The blob's true size, where the answer told it. */
+  readonly totalBytes: number | null;
+
+  constructor(message: string, totalBytes: number | null) {
+    super('ERR_CONTENT_RANGE', message, { status: 416 });
+    this.totalBytes = totalBytes;
+  }
+}
+
 /**
  * Lets exactly the bytes of one range through. Whatever else a server answers to a ranged request
  * is refused before a byte of it is handed on; a body that breaks off has handed on a prefix of the
@@ -42,6 +53,8 @@ export class RangeSink implements BodySink {
   onHead(head: ResponseHead): void {
     this.#otherBody = [];
     this.#otherLength = 0;
+    // Thrown at once: some registries announce the blob's length here and then break off.
+    if (head.status === 416) throw this.#beyondBlob(unsatisfiedTotal(head));
     this.#isRange = head.status === 200 || head.status === 206;
     if (!this.#isRange) return;
     const encoding = header(head.headers, 'content-encoding') ?? 'identity';
@@ -83,7 +96,10 @@ export class RangeSink implements BodySink {
   /** 200 ignores the range; harmless only when the range was the whole blob. */
   #checkWholeBlob(head: ResponseHead): void {
     const { offset, length, sizeBytes } = this.#expected;
-    if (offset === 0 && length === sizeBytes && contentLength(head.headers) === length) return;
+    const announced = contentLength(head.headers);
+    if (offset === 0 && length === sizeBytes && announced === length) return;
+    // An empty file has no ranges; Go's file server then answers with all of it.
+    if (sizeBytes === null && announced === 0) throw this.#beyondBlob(0);
     throw this.#error('ERR_RANGE_IGNORED', 'status 206', 'status 200, the whole blob');
   }
 
@@ -114,6 +130,16 @@ export class RangeSink implements BodySink {
     this.#otherBody.push(Uint8Array.from(chunk));
   }
 
+  #beyondBlob(totalBytes: number | null): RangeBeyondBlobError {
+    const { offset, length } = this.#expected;
+    return new RangeBeyondBlobError(
+      `${publicUrl(this.#url)}: bytes ${offset}+${length}: expected a range inside the blob, ` +
+        `found ${totalBytes === null ? 'that it is not' : `that the blob has ${totalBytes} bytes`}. ` +
+        'The known size is wrong.',
+      totalBytes,
+    );
+  }
+
   #error(code: `ERR_${string}`, expected: string, found: string): RegistryError {
     const retryable = code === 'ERR_BODY_LENGTH';
     return new RegistryError(
@@ -123,6 +149,11 @@ export class RangeSink implements BodySink {
       { retryable },
     );
   }
+}
+
+function unsatisfiedTotal(head: ResponseHead): number | null {
+  const range = parseContentRange(header(head.headers, 'content-range') ?? '');
+  return range?.kind === 'unsatisfied' ? range.total : null;
 }
 
 const ADVICE: Readonly<Record<string, string>> = {

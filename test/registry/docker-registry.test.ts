@@ -1,0 +1,147 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { test, type TestContext } from 'node:test';
+import { createRegistryClient } from '../../src/registry/client.ts';
+import { fixedCredentials } from '../../src/registry/credentials.ts';
+import { digestOf } from '../../src/registry/digest.ts';
+import { mediaTypes } from '../../src/registry/manifest.ts';
+import { emptyDescriptor } from '../../src/registry/referrers.ts';
+import { PASSWORD, readRange, temporaryFolder, USER } from './harness.ts';
+
+// Goal: the client works with the registry most people run, not only with ours.
+// Method: Docker's own registry with filesystem storage and htpasswd: push, pull, ranges, mounts,
+// and referrers, which it does not list itself.
+
+const isInstalled = (program: string): boolean => {
+  return spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
+};
+const missing = ['docker-registry', 'htpasswd'].filter((program) => !isInstalled(program));
+const skip = missing.length > 0 ? `needs ${missing.join(' and ')} (Debian packages)` : false;
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+async function startDockerRegistry(t: TestContext): Promise<string> {
+  const folder = temporaryFolder(t);
+  const port = await freePort();
+  const users = execFileSync('htpasswd', ['-Bni', USER], {
+    input: PASSWORD,
+  });
+  writeFileSync(join(folder, 'htpasswd'), users);
+  const config = {
+    version: 0.1,
+    log: { level: 'error' },
+    storage: { filesystem: { rootdirectory: join(folder, 'content') } },
+    http: { addr: `127.0.0.1:${port}` },
+    auth: { htpasswd: { realm: 'test', path: join(folder, 'htpasswd') } },
+  };
+  writeFileSync(join(folder, 'config.yml'), JSON.stringify(config));
+  const registry = spawn('docker-registry', ['serve', join(folder, 'config.yml')], {
+    stdio: 'ignore',
+  });
+  t.after(async () => {
+    registry.kill('SIGKILL');
+    if (registry.exitCode === null && registry.signalCode === null) await once(registry, 'exit');
+  });
+  return `http://127.0.0.1:${port}`;
+}
+
+test('push, pull, ranges, mounts and referrers with docker-registry', { skip }, async (t) => {
+  const url = await startDockerRegistry(t);
+  const client = createRegistryClient({ credentials: fixedCredentials(null, USER, PASSWORD) });
+  t.after(() => client.close());
+  const name = `${url}/apps/web`;
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    if (
+      await client.ping(name).then(
+        () => true,
+        () => false,
+      )
+    )
+      break;
+    await sleep(50);
+  }
+
+  const layer = randomBytes(3_000_000);
+  const path = join(temporaryFolder(t), 'layer');
+  writeFileSync(path, layer);
+  const digest = digestOf(layer);
+  const blob = { digest, sizeBytes: layer.length, content: { path } };
+  assert.equal(await client.pushBlob(name, blob, { chunkBytes: 1_000_000 }), 'uploaded');
+  assert.equal(await client.pushBlob(name, blob), 'present');
+  const mounted = await client.pushBlob(`${url}/apps/other`, blob, { mountFrom: 'apps/web' });
+  assert.equal(mounted, 'mounted');
+  assert.equal(await client.pushBlob(`${url}/apps/third`, blob), 'uploaded');
+
+  const config = Buffer.from('{"os":"linux","architecture":"amd64"}');
+  const configDigest = digestOf(config);
+  const content = { bytes: config };
+  await client.pushBlob(name, { digest: configDigest, sizeBytes: config.length, content });
+  const manifest = {
+    schemaVersion: 2 as const,
+    mediaType: mediaTypes.ociManifest,
+    config: { mediaType: mediaTypes.ociConfig, digest: configDigest, size: config.length },
+    layers: [{ mediaType: mediaTypes.ociLayer, digest, size: layer.length }],
+  };
+  const bytes = Buffer.from(JSON.stringify(manifest));
+  await client.pushManifest(name, bytes, mediaTypes.ociManifest, 'v1');
+  const pulled = await client.getManifest(`${name}:v1`);
+  assert.deepEqual(pulled.manifest, manifest);
+  assert.deepEqual(Buffer.from(await client.getBlob(name, configDigest)), config);
+
+  const source = client.blobSource(name, digest, null);
+  assert.equal(await source.size(), layer.length);
+  const offsets = [0, 1, 4096, 2_900_000];
+  const read = await Promise.all(
+    offsets.map((offset) => readRange(source, offset, 100_000, 'prefetch')),
+  );
+  offsets.forEach((offset, i) => {
+    assert.deepEqual(read[i], layer.subarray(offset, offset + 100_000));
+  });
+  const beyond = client.blobSource(name, digest, layer.length + 4096);
+  await assert.rejects(readRange(beyond, layer.length, 10), { code: 'ERR_CONTENT_RANGE' });
+
+  const none = {
+    digest: digestOf(new Uint8Array()),
+    sizeBytes: 0,
+    content: { bytes: Buffer.of() },
+  };
+  await client.pushBlob(name, none);
+  assert.equal(await client.blobSource(name, none.digest, null).size(), 0);
+
+  const subject = {
+    mediaType: mediaTypes.ociManifest,
+    digest: pulled.digest,
+    size: pulled.bytes.length,
+  };
+  assert.deepEqual(await client.listReferrers(name, subject.digest), []);
+  const artifactType = 'application/vnd.replaybd.trace.v1';
+  const layers = [{ mediaType: `${artifactType}+msgpack`, digest, size: layer.length }];
+  const pushed = await client.pushReferrer(name, {
+    schemaVersion: 2,
+    artifactType,
+    config: emptyDescriptor,
+    layers,
+    subject,
+  });
+  assert.deepEqual(await client.listReferrers(name, subject.digest, artifactType), [pushed]);
+  const referrer = await client.getManifest(`${name}@${pushed.digest}`);
+  assert.deepEqual(referrer.manifest.subject, subject);
+
+  const stranger = createRegistryClient({ credentials: fixedCredentials(null, USER, 'wrong') });
+  t.after(() => stranger.close());
+  await assert.rejects(stranger.getManifest(`${name}:v1`), { code: 'ERR_REGISTRY_AUTH' });
+});
