@@ -68,8 +68,14 @@ export class BlobRoute {
     if (!(target instanceof URL)) return target;
     const response = await this.#send(target, request, sink);
     if (!isStale(response)) return response;
-    if (this.#target === target) this.#target = null;
-    return this.#sendToRegistry(request, sink);
+    if (target === this.url) return this.#sendToRegistry(request, sink);
+    // Of all requests that find the target stale, the first forgets it and one asks again.
+    if (this.#target === target) {
+      this.#target = null;
+      this.#gate.forget();
+    }
+    const again = this.#target ?? (await this.#resolveFirst(request, sink));
+    return again instanceof URL ? this.#send(again, request, sink) : again;
   }
 
   /** Waits for a probe under way and uses what it found, or is the probe. */

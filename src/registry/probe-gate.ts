@@ -23,10 +23,20 @@ export class ProbeGate {
       const signals = signal === undefined ? stop.signal : AbortSignal.any([stop.signal, signal]);
       const timeLeft = this.#clock.sleep(deadlineMs - this.#clock.nowMs(), signals);
       timeLeft.catch(() => undefined);
-      await Promise.race([this.#probe, timeLeft]).finally(() => stop.abort());
+      await Promise.race([this.#probe, timeLeft])
+        .catch((error: unknown) => {
+          signal?.throwIfAborted();
+          throw error;
+        })
+        .finally(() => stop.abort());
     }
     if (this.#isKnown || this.#probe !== null) return () => undefined;
     return this.#begin();
+  }
+
+  /** What was found out no longer holds: the next one to enter probes again. */
+  forget(): void {
+    this.#isKnown = false;
   }
 
   #begin(): (isKnown: boolean) => void {

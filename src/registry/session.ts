@@ -84,7 +84,7 @@ export class Session {
     try {
       const first = await authorizer.authorization(access);
       const tapped = withHeadTap(sink, (head) => {
-        if (!wantsCredentials(head)) leave(true);
+        if (settlesAccess(head)) leave(true);
       });
       const head = await this.transport.exchange(this.#build(request, first), tapped);
       if (!wantsCredentials(head)) return head;
@@ -164,6 +164,11 @@ export function withHeadTap(sink: BodySink, onHead: (head: ResponseHead) => void
 
 function wantsCredentials(head: ResponseHead): boolean {
   return head.status === 401 || (head.status === 403 && 'www-authenticate' in head.headers);
+}
+
+/** The answer tells that these credentials, or none, are enough; a failing server tells nothing. */
+function settlesAccess(head: ResponseHead): boolean {
+  return head.status < 429 && !wantsCredentials(head);
 }
 
 function badRedirect(url: URL, expected: string): RegistryError {

@@ -102,6 +102,22 @@ test('a redirect target that refuses is resolved again, once', async (t) => {
   }
 });
 
+test('many requests that find a redirect target stale share one new redirect', async (t) => {
+  const options = { redirectBlobs: true, link: { latencyMs: 10 } };
+  const { registry, client, blob, digest, name } = await setUp(t, options);
+  const source = client.blobSource(name, digest, blob.length);
+  await readRange(source, 0, 100);
+  registry.clearLog();
+  let refusals = 6;
+  registry.setFaults(({ isTarget }) => {
+    return isTarget && refusals-- > 0 ? { kind: 'status', status: 403 } : undefined;
+  });
+  await Promise.all([0, 1, 2, 3, 4, 5].map((i) => readRange(source, i * 100, 100)));
+  const words = seen(registry);
+  assert.equal(words.filter((word) => word === 'blob 307').length, 1);
+  assert.equal(words.filter((word) => word === 'target 206').length, 6);
+});
+
 test('a revoked token is replaced once, however many requests find out', async (t) => {
   const { registry, client, blob, digest, name } = await setUp(t, { auth: bearer });
   const source = client.blobSource(name, digest, blob.length);
