@@ -7,6 +7,7 @@ import type {
   DeviceWriter,
   SharedDevice,
 } from '../../src/device/block-device.ts';
+import { siblingModule } from '../../src/base/package-root.ts';
 import type { ReaderModule } from '../../src/frontend/fuse/server.ts';
 import { touchesMiss, type MemoryReaderData } from './fuse-reader.ts';
 
@@ -51,7 +52,7 @@ export class MemoryDisk implements BlockDevice {
 
   get reader(): ReaderModule {
     const data: MemoryReaderData = { disk: this.#shared, missBytes: this.#missBytes };
-    return { url: new URL('./fuse-reader.ts', import.meta.url), data };
+    return { url: siblingModule('fuse-reader', import.meta.url), data };
   }
 
   fillRandom(): this {
