@@ -1,6 +1,5 @@
 import type { Runtime } from '../daemon/runtime.ts';
 import { openInput, type OpenedInput, type RemoteOpener } from '../image/input.ts';
-import { parseRepositoryAddress } from '../registry/reference.ts';
 import { openRuntime, type RuntimeFlags } from './runtime-options.ts';
 
 /**
@@ -13,12 +12,9 @@ export async function withInput<T>(
   work: (input: OpenedInput) => Promise<T>,
 ): Promise<T> {
   const runtimes: Promise<Runtime>[] = [];
-  const openRemote: RemoteOpener = async ({ url, digest, size }) => {
+  const openRemote: RemoteOpener = async (lower) => {
     if (runtimes.length === 0) runtimes.push(openRuntime(flags));
-    const { client, cache, fetcher } = await runtimes[0];
-    const address = parseRepositoryAddress(url.slice(0, url.lastIndexOf('/')));
-    const source = client.blobSource(address, digest, size);
-    return fetcher.remoteBlob(await cache.blob(digest, size ?? (await source.size())), source);
+    return (await runtimes[0]).openRemoteBlob(lower);
   };
   try {
     const input = await openInput(paths, openRemote);

@@ -15,7 +15,6 @@ import {
   type ReplayCounters,
   type ReplayEnd,
 } from '../prefetch/replay.ts';
-import { parseRepositoryAddress } from '../registry/reference.ts';
 import { buildPlan } from '../trace/build-plan.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { Recording } from '../trace/recording.ts';
@@ -322,19 +321,17 @@ async function readTrace(runtime: Runtime, path: string, expected: boolean): Pro
   }
 }
 
+/** Opens all lowers, or none. */
 async function openBlobs(runtime: Runtime, image: ImageDescription): Promise<Blob[]> {
-  return await Promise.all(
-    image.lowers.map(async (lower) => {
-      if (lower.kind === 'file') return await openLocalBlob(lower.path);
-      const source = runtime.client.blobSource(
-        parseRepositoryAddress(lower.url.slice(0, lower.url.lastIndexOf('/'))),
-        lower.digest,
-        lower.size,
-      );
-      const cached = await runtime.cache.blob(lower.digest, lower.size ?? (await source.size()));
-      return runtime.fetcher.remoteBlob(cached, source);
-    }),
+  const opening = image.lowers.map((lower): Promise<Blob> =>
+    lower.kind === 'file' ? openLocalBlob(lower.path) : runtime.openRemoteBlob(lower),
   );
+  const settled = await Promise.allSettled(opening);
+  const blobs = settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  const failed = settled.find((one) => one.status === 'rejected');
+  if (failed === undefined) return blobs;
+  await Promise.all(blobs.map((blob) => blob.close()));
+  throw failed.reason;
 }
 
 function replayTrace(

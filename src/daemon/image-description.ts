@@ -45,7 +45,9 @@ async function describeConfig(path: string, options: DescribeOptions): Promise<I
       `${path}: $.upper: writable layers are not served yet. Remove "upper" to attach read-only.`,
     );
   }
-  const lowers = await Promise.all(config.lowers.map((lower) => resolveLower(config, lower)));
+  // An acceleration layer holds a trace, not a part of the disk.
+  const layersOfDisk = config.accelerationLayer ? config.lowers.slice(0, -1) : config.lowers;
+  const lowers = await Promise.all(layersOfDisk.map((lower) => resolveLower(config, lower)));
   const layers = await Promise.all(
     lowers.map(async (lower, i): Promise<TraceLayer> => {
       if (lower.kind === 'remote') {

@@ -4,13 +4,16 @@ import { systemClock, type Clock } from '../base/clock.ts';
 import { silentLogger, type Logger } from '../base/log.ts';
 import { openBlobCache, openMemoryCache, type BlobCache } from '../blob/cache/blob-cache.ts';
 import type { FetchEvent } from '../blob/fetch/fetch-stats.ts';
+import type { RemoteBlob } from '../blob/fetch/remote-blob.ts';
 import { createFetcher, type Fetcher } from '../blob/fetcher.ts';
+import type { LowerLocation } from '../image/config.ts';
 import { PrefetchMetrics } from '../prefetch/metrics.ts';
 import {
   createRegistryClient,
   type RegistryClient,
   type RegistryClientOptions,
 } from '../registry/client.ts';
+import { parseRepositoryAddress } from '../registry/reference.ts';
 import { TraceStore } from '../trace/store.ts';
 
 export interface RuntimeOptions {
@@ -24,6 +27,9 @@ export interface RuntimeOptions {
   clock?: Clock;
   log?: Logger;
 }
+
+/** A lower whose bytes are in a registry. */
+export type RemoteLower = LowerLocation & { kind: 'remote' };
 
 type FetchListener = (event: FetchEvent) => void;
 
@@ -70,6 +76,19 @@ export class Runtime {
   onFetch(listener: FetchListener): () => void {
     this.#fetchListeners.add(listener);
     return () => this.#fetchListeners.delete(listener);
+  }
+
+  /** A lower that lives in a registry, behind the cache. The caller closes it. */
+  async openRemoteBlob(lower: RemoteLower): Promise<RemoteBlob> {
+    const repository = parseRepositoryAddress(lower.url.slice(0, lower.url.lastIndexOf('/')));
+    const source = this.client.blobSource(repository, lower.digest, lower.size);
+    try {
+      const sizeBytes = lower.size ?? (await source.size());
+      return this.fetcher.remoteBlob(await this.cache.blob(lower.digest, sizeBytes), source);
+    } catch (error) {
+      await source.close();
+      throw error;
+    }
   }
 
   /** All devices must be closed before. */
