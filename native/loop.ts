@@ -1,7 +1,7 @@
-import { closeSync, existsSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, readdirSync } from 'node:fs';
 import koffi from 'koffi';
 import { codeOf, ReplaybdError } from '../src/base/errors.ts';
-import { loopLimits } from '../src/base/limits.ts';
+import { loopLimits, SECTOR_BYTES } from '../src/base/limits.ts';
 import { errnoError, libc } from './libc.ts';
 
 const ioctlValue = libc.func('int ioctl(int fd, ulong request, long value)');
@@ -12,6 +12,8 @@ const LOOP_CLR_FD = 0x4c01;
 const LOOP_SET_DIRECT_IO = 0x4c08;
 const LOOP_CONFIGURE = 0x4c0a;
 const LOOP_CTL_GET_FREE = 0x4c82;
+/** linux/fs.h: how far to read ahead, in sectors. */
+const BLKRASET = 0x1262;
 const LO_FLAGS_READ_ONLY = 1;
 const LO_FLAGS_AUTOCLEAR = 4;
 const LO_FLAGS_DIRECT_IO = 16;
@@ -123,14 +125,16 @@ function configureLoop(fd: number, device: string, backing: number, request: Loo
 function tuneLoop(fd: number, number: number, request: LoopRequest): boolean {
   const block = `/sys/block/loop${number}`;
   const sectors = Number(readFileSync(`${block}/size`, 'utf8'));
-  if (sectors * 512 !== request.sizeBytes) {
+  if (sectors * SECTOR_BYTES !== request.sizeBytes) {
     throw new ReplaybdError(
       'ERR_LOOP_SIZE',
-      `${block}/size: expected ${request.sizeBytes / 512} sectors, found ${sectors}. ` +
+      `${block}/size: expected ${request.sizeBytes / SECTOR_BYTES} sectors, found ${sectors}. ` +
         `Does ${request.file} report its size?`,
     );
   }
-  writeFileSync(`${block}/queue/read_ahead_kb`, String(request.readAheadKiB));
+  if (ioctlValue(fd, BLKRASET, (request.readAheadKiB * 1024) / SECTOR_BYTES) !== 0) {
+    throw errnoError('BLKRASET', `/dev/loop${number}`);
+  }
   if (readFileSync(`${block}/loop/dio`, 'utf8').trim() === '1') return true;
   return ioctlValue(fd, LOOP_SET_DIRECT_IO, 1) === 0;
 }

@@ -48,6 +48,7 @@ export interface DeviceExtent {
 export interface DeviceWriter {
   write(offset: number, data: Uint8Array, fua: boolean): Promise<void>;
   flush(): Promise<void>;
+  /** The range reads as zeros afterwards: guests reach this by punching holes. */
   discard(offset: number, length: number): Promise<void>;
   writeZeroes(offset: number, length: number): Promise<void>;
 }

@@ -1,10 +1,22 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { chmod, open, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { systemClock } from '../../src/base/clock.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { openLocalBlob } from '../../src/blob/local-blob.ts';
+import { StackDevice } from '../../src/device/device.ts';
+import { createTapMap, TapDrain } from '../../src/device/tap.ts';
 import { startFuse } from '../../src/frontend/fuse/fuse-frontend.ts';
+import { FileSink } from '../../src/image/byte-sink.ts';
+import { writeCommittedLayer } from '../../src/image/lsmt/writer.ts';
+import { openStack } from '../../src/image/stack.ts';
+import { ZFileWriter } from '../../src/image/zfile/writer.ts';
 import { MemoryDisk } from './fuse-disk.ts';
 import {
+  atEnd,
   leftovers,
   loopAttribute,
   run,
@@ -40,6 +52,46 @@ test('file and loop give the bytes of the disk', { skip: skipReason }, async (co
   assert.equal(loopAttribute(frontend.loopDevice, 'ro'), '1');
   assert.equal(loopAttribute(frontend.loopDevice, 'loop/backing_file'), filePath);
   assert.deepEqual(disk.calls, [], 'workers answered everything');
+});
+
+test('workers read an image by themselves', { skip: skipReason }, async (context) => {
+  const data = randomBytes(2 * MIB);
+  const path = join(temporaryDirectory(context), 'layer');
+  const layer = await open(path, 'wx');
+  const zfile = new ZFileWriter(new FileSink(layer));
+  const extent = { lba: 2048, sectors: data.length / 512, data };
+  await writeCommittedLayer(zfile, { virtualSizeBytes: 4 * MIB }, [extent]);
+  await zfile.finish();
+  await layer.close();
+  const blob = await openLocalBlob(path);
+  atEnd(context, () => blob.close());
+  const stack = await openStack([blob]);
+  const tap = createTapMap(3);
+  const misses: number[] = [];
+  const device = new StackDevice({
+    id: 'image',
+    stack,
+    shared: { stack: stack.map, tap },
+    clock: systemClock,
+    log: silentLogger,
+    observer: {
+      onMiss: (offset) => {
+        misses.push(offset);
+        return 'demand';
+      },
+      onMissDone: () => undefined,
+    },
+  });
+  const drain = new TapDrain(tap);
+  drain.setEnabled(true);
+  const frontend = await startFuse(device, { directory: temporaryDirectory(context) });
+  atEnd(context, () => frontend.close());
+  const expected = Buffer.concat([Buffer.alloc(MIB), data, Buffer.alloc(MIB)]);
+  assert.equal(await readThrough(frontend.path, 'iflag=direct'), sha256(expected));
+  let bytes = 0;
+  drain.drain((_, __, length) => (bytes += length));
+  assert.equal(bytes, 4 * MIB, 'the tap saw every byte once');
+  assert.deepEqual(misses, []);
 });
 
 test('a size that is no multiple of 4096 works', { skip: skipReason }, async (context) => {

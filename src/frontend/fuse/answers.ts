@@ -7,7 +7,7 @@ import type { Logger } from '../../base/log.ts';
 import type { BlockDevice, DeviceWriter } from '../../device/block-device.ts';
 import { send } from './channel.ts';
 import type { FuseTask } from './fuse-worker.ts';
-import { EINTR, EIO, ENXIO, FuseReply } from './protocol.ts';
+import { EIO, ENXIO, FuseReply } from './protocol.ts';
 
 const SEEK_DATA = 3;
 
@@ -28,7 +28,7 @@ export class FuseAnswers {
     this.#log = log;
   }
 
-  /** Answers sooner or later; never rejects. */
+  /** Replies sooner or later, unless the connection ends first. */
   take(task: FuseTask): void {
     if (this.#queue.size >= fuseLimits.queuedMax) {
       this.#log.error({ device: this.#device.id }, 'fuse: too many requests wait for the device');
@@ -37,7 +37,7 @@ export class FuseAnswers {
     void this.#queue.add(() => this.#answer(task, this.#ending.signal));
   }
 
-  /** The connection is gone: nobody waits for anything any more. */
+  /** The connection is gone: nobody waits for anything any more, and nothing more is replied. */
   abort(): void {
     this.#ending.abort();
     this.#queue.clear();
@@ -50,7 +50,8 @@ export class FuseAnswers {
       signal.throwIfAborted();
       result = await this.#perform(task, reply, signal);
     } catch (error) {
-      result = signal.aborted ? -EINTR : -this.#report(task, error);
+      if (signal.aborted) return;
+      result = -this.#report(task, error);
     }
     this.#reply(reply, task.unique, Math.max(0, result), Math.max(0, -result));
   }
@@ -106,6 +107,8 @@ export class FuseAnswers {
   }
 
   #reply(reply: FuseReply, unique: number, payloadBytes: number, error: number): void {
+    // By now the descriptor may be closed, and its number somebody else's.
+    if (this.#ending.signal.aborted) return;
     try {
       send(this.#fd, reply, reply.finish(unique, payloadBytes, error));
     } catch (cause) {

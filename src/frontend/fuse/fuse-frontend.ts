@@ -209,6 +209,7 @@ class FuseAttachment implements FuseFrontend {
       if (this.#loop !== null) detachLoop(this.#loop.fd);
       this.#loop = null;
       this.#server?.detach();
+      this.#removeDirectory();
     } catch (error) {
       this.#log.error({ err: error }, `${path}: ${messageOf(error)}`);
     }
@@ -218,7 +219,6 @@ class FuseAttachment implements FuseFrontend {
   abandon(): void {
     this.#server?.abort();
     this.#cutOff();
-    this.#removeDirectory();
   }
 
   #removeDirectory(): void {

@@ -4,7 +4,7 @@ import { systemClock, type Clock } from '../../base/clock.ts';
 import { codeOf, messageOf } from '../../base/errors.ts';
 import { silentLogger, type Logger } from '../../base/log.ts';
 import { BlockingThread } from '../../../native/blocking-thread.ts';
-import { listLoops } from '../../../native/loop.ts';
+import { listLoops, type AttachedLoop } from '../../../native/loop.ts';
 import { unmountFlags } from '../../../native/mount.ts';
 import { readMountTable, type MountEntry } from './mount-table.ts';
 import { isOwnerGone } from './owner.ts';
@@ -74,8 +74,7 @@ async function remove(
   stale: MountEntry,
   mounts: readonly MountEntry[],
 ): Promise<void> {
-  const loops = listLoops().filter((loop) => loop.backingFile === stale.target);
-  const loopNumbers = loops.map((loop) => loop.deviceNumber);
+  const loopNumbers = loopsOf(stale.target).map((loop) => loop.deviceNumber);
   const users = mounts.filter(
     (entry) =>
       loopNumbers.includes(entry.deviceNumber) ||
@@ -84,7 +83,12 @@ async function remove(
   for (const user of users.reverse()) {
     await thread.call('unmount', user.target, unmountFlags.detach);
   }
-  for (const loop of loops) await thread.call('clearLoop', loop.device);
+  // Most detach by themselves with their last user; their numbers may be in use again.
+  for (const loop of loopsOf(stale.target)) await thread.call('clearLoop', loop.device);
   await thread.call('unmount', stale.target, unmountFlags.detach);
   rmSync(dirname(stale.target), { recursive: true, force: true });
+}
+
+function loopsOf(backingFile: string): AttachedLoop[] {
+  return listLoops().filter((loop) => loop.backingFile === backingFile);
 }
