@@ -15,6 +15,7 @@ import {
   type ReplayCounters,
   type ReplayEnd,
 } from '../prefetch/replay.ts';
+import type { RepositoryName } from '../registry/client.ts';
 import { buildPlan } from '../trace/build-plan.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { Recording } from '../trace/recording.ts';
@@ -61,6 +62,8 @@ export interface AttachmentReport {
 }
 
 const DRAIN_MS = 20;
+/** Several connections get through TCP's slow start together. */
+const PRECONNECTIONS = { demand: 2, prefetch: 16 } as const;
 const BUDGET_BYTES_DEFAULT = 2 ** 32;
 
 /**
@@ -140,6 +143,7 @@ export class Attachment {
     try {
       const image = await describeImage(options.target, runtime.client, {
         identify: options.mode !== 'off',
+        onRepository: (repository) => preconnect(runtime, repository, options.mode),
         ...(options.signal === undefined ? {} : { signal: options.signal }),
       });
       resultFile = image.resultFile;
@@ -318,6 +322,18 @@ async function readTrace(runtime: Runtime, path: string, expected: boolean): Pro
       runtime.log.warn({ trace: path, code: codeOf(error) }, `no replay: ${messageOf(error)}`);
     }
     return null;
+  }
+}
+
+/** Handshakes happen while the manifest is under way. A bad URL shows when it is used. */
+function preconnect(runtime: Runtime, repository: RepositoryName, mode: AttachMode): void {
+  try {
+    runtime.client.preconnect(repository, 'demand', PRECONNECTIONS.demand);
+    if (mode === 'replay' || mode === 'auto') {
+      runtime.client.preconnect(repository, 'prefetch', PRECONNECTIONS.prefetch);
+    }
+  } catch (error) {
+    runtime.log.debug({ code: codeOf(error) }, `no connections ahead: ${messageOf(error)}`);
   }
 }
 

@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { ReplaybdError } from '../base/errors.ts';
 import { annotation } from '../image/build/annotations.ts';
 import { readImageConfig, resolveLower, type LowerLocation } from '../image/config.ts';
-import type { RegistryClient } from '../registry/client.ts';
+import type { RegistryClient, RepositoryName } from '../registry/client.ts';
 import { parseReference, repositoryBlobUrl } from '../registry/reference.ts';
 import type { TraceImage, TraceLayer } from '../trace/trace.ts';
 
@@ -24,6 +24,8 @@ export interface ImageDescription {
 export interface DescribeOptions {
   /** Compute the digests that a configuration file leaves out: traces are keyed by them. */
   identify: boolean;
+  /** Called as soon as it is known where the blobs will come from. */
+  onRepository: (repository: RepositoryName) => void;
   signal?: AbortSignal;
 }
 
@@ -47,6 +49,7 @@ async function describeConfig(path: string, options: DescribeOptions): Promise<I
   }
   // An acceleration layer holds a trace, not a part of the disk.
   const layersOfDisk = config.accelerationLayer ? config.lowers.slice(0, -1) : config.lowers;
+  if (config.repoBlobUrl !== '') options.onRepository(config.repoBlobUrl);
   const lowers = await Promise.all(layersOfDisk.map((lower) => resolveLower(config, lower)));
   const layers = await Promise.all(
     lowers.map(async (lower, i): Promise<TraceLayer> => {
@@ -70,6 +73,7 @@ async function describeReference(
 ): Promise<ImageDescription> {
   const reference = parseReference(target);
   const { signal } = options;
+  options.onRepository(reference);
   const { digest, manifest } = await client.getManifest(
     reference,
     signal === undefined ? {} : { signal },

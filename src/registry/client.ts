@@ -1,7 +1,7 @@
 import { systemClock, type Clock } from '../base/clock.ts';
 import { ReplaybdError } from '../base/errors.ts';
 import { registryLimits } from '../base/limits.ts';
-import type { RangeSource } from '../blob/blob.ts';
+import type { Lane, RangeSource } from '../blob/blob.ts';
 import { Authorizer } from './auth.ts';
 import { BlobRoute, SelfServing } from './blob-route.ts';
 import { RegistryBlobSource } from './blob-source.ts';
@@ -52,6 +52,11 @@ export type RepositoryName = string | RepositoryAddress;
 export interface RegistryClient {
   /** Resolves when the registry answers and the credentials may read the repository. */
   ping(name: RepositoryName, signal?: AbortSignal): Promise<void>;
+  /**
+   * Begins to open `count` connections to the repository's registry for a lane. Sends nothing:
+   * whoever knows that requests will follow saves them a round trip.
+   */
+  preconnect(name: RepositoryName, lane: Lane, count: number): void;
   /** An image's manifest; of an index, the one for `platform` (default: this host's). */
   getManifest(
     reference: string | ImageReference,
@@ -121,6 +126,12 @@ class Client implements RegistryClient {
     const request = { url, method, access, ...(signal === undefined ? {} : { signal }) };
     const head = await this.#session.exchange(request, sink);
     if (head.status !== 200) throw statusError(url, head, sink.bytes(), this.#clock.wallMs());
+  }
+
+  preconnect(name: RepositoryName, lane: Lane, count: number): void {
+    // With a peer in between, the registry may never be asked.
+    if (this.#shared.peers !== null) return;
+    this.#transport.preconnect(new URL(this.repository(name).origin), lane, count);
   }
 
   async getManifest(

@@ -5,6 +5,7 @@ import { Pool, type Dispatcher } from 'undici';
 import { messageOf, ReplaybdError } from '../base/errors.ts';
 import type { Lane } from '../blob/blob.ts';
 import { networkError } from './network-error.ts';
+import { Preconnector } from './preconnector.ts';
 
 export interface TransportOptions {
   /** Sockets an origin gets in each lane. Default 8 for demand, 16 for prefetch. */
@@ -46,6 +47,11 @@ export interface BodySink {
   onData(chunk: Uint8Array): void;
 }
 
+interface ConnectedPool {
+  pool: Pool;
+  preconnector: Preconnector;
+}
+
 const DEFAULT_CONNECTIONS: Record<Lane, number> = { demand: 8, prefetch: 16 };
 
 /**
@@ -54,7 +60,7 @@ const DEFAULT_CONNECTIONS: Record<Lane, number> = { demand: 8, prefetch: 16 };
  */
 export class Transport {
   readonly #options: TransportOptions;
-  readonly #pools = new Map<string, Pool>();
+  readonly #pools = new Map<string, ConnectedPool>();
   readonly #authorities: string[] | null;
   readonly #identity: { cert: string; key: string } | null;
 
@@ -76,7 +82,7 @@ export class Transport {
     return new Promise((resolve, reject) => {
       const handler = new ExchangeHandler(request, sink, resolve, reject);
       if (!handler.watchSignal()) return;
-      this.#pool(request).dispatch(
+      this.#pool(request).pool.dispatch(
         {
           method: request.method,
           path: request.url.pathname + request.url.search,
@@ -88,33 +94,46 @@ export class Transport {
     });
   }
 
+  /** Begins to open connections to a registry, ahead of the lane's first requests. */
+  preconnect(origin: URL, lane: Lane, count: number): void {
+    const { preconnector } = this.#pool({ url: origin, lane, isRegistry: true });
+    preconnector.prepare(origin, Math.min(count, this.#connections(lane)));
+  }
+
   async close(): Promise<void> {
     const pools = [...this.#pools.values()];
     this.#pools.clear();
-    await Promise.all(pools.map((pool) => pool.destroy()));
+    for (const { preconnector } of pools) preconnector.close();
+    await Promise.all(pools.map(({ pool }) => pool.destroy()));
   }
 
-  #pool(request: HttpRequest): Pool {
+  #connections(lane: Lane): number {
+    return this.#options.connections?.[lane] ?? DEFAULT_CONNECTIONS[lane];
+  }
+
+  #pool(request: Pick<HttpRequest, 'url' | 'lane' | 'isRegistry'>): ConnectedPool {
     const showsIdentity = request.isRegistry === true && this.#identity !== null;
     const key = `${request.lane} ${showsIdentity} ${request.url.origin}`;
     const existing = this.#pools.get(key);
     if (existing !== undefined) return existing;
-    const { connections, connectTimeoutMs, headersTimeoutMs, bodyTimeoutMs } = this.#options;
+    const { connectTimeoutMs, headersTimeoutMs, bodyTimeoutMs } = this.#options;
+    const preconnector = new Preconnector({
+      timeout: connectTimeoutMs ?? 10_000,
+      ...(this.#authorities === null ? {} : { ca: this.#authorities }),
+      ...(showsIdentity ? this.#identity : {}),
+    });
     const pool = new Pool(request.url.origin, {
-      connections: connections?.[request.lane] ?? DEFAULT_CONNECTIONS[request.lane],
+      connections: this.#connections(request.lane),
       pipelining: 1,
       allowH2: false,
       headersTimeout: headersTimeoutMs ?? 30_000,
       bodyTimeout: bodyTimeoutMs ?? 30_000,
       keepAliveTimeout: this.#options.keepAliveMs ?? 60_000,
-      connect: {
-        timeout: connectTimeoutMs ?? 10_000,
-        ...(this.#authorities === null ? {} : { ca: this.#authorities }),
-        ...(showsIdentity ? this.#identity : {}),
-      },
+      connect: preconnector.connect,
     });
-    this.#pools.set(key, pool);
-    return pool;
+    const connected = { pool, preconnector };
+    this.#pools.set(key, connected);
+    return connected;
   }
 }
 
