@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
-import { open, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test, type TestContext } from 'node:test';
@@ -135,6 +135,14 @@ test(
     assert.deepEqual(leftovers(directory), []);
   },
 );
+
+test('directories of dead processes are removed, others kept', async (context) => {
+  const directory = temporaryDirectory(context);
+  const names = ['4194305-dead', `${process.pid}-living`, 'notes'];
+  for (const name of names) await mkdir(join(directory, name));
+  await recoverStale(directory);
+  assert.deepEqual(readdirSync(directory).sort(), names.slice(1).sort());
+});
 
 test('an owner is known by its process and when that started', () => {
   assert.equal(isOwnerGone(ownerTag('disk')), false);

@@ -5,6 +5,11 @@ import { codeOf } from '../../base/errors.ts';
 const STATE_AFTER_NAME = 0;
 const START_TIME_AFTER_NAME = 19;
 
+/** True when no process has this number, or only a zombie. */
+export function isProcessGone(pid: number): boolean {
+  return startTimeOf(pid) === null;
+}
+
 /** When a process started (clock ticks since boot), or null when there is no such process. */
 function startTimeOf(pid: number): string | null {
   try {

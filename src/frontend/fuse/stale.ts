@@ -1,5 +1,5 @@
-import { rmSync } from 'node:fs';
-import { dirname, resolve, sep } from 'node:path';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { dirname, join, resolve, sep } from 'node:path';
 import { systemClock, type Clock } from '../../base/clock.ts';
 import { codeOf, messageOf } from '../../base/errors.ts';
 import { silentLogger, type Logger } from '../../base/log.ts';
@@ -7,8 +7,8 @@ import { BlockingThread } from '../../../native/blocking-thread.ts';
 import { listLoops, type AttachedLoop } from '../../../native/loop.ts';
 import { unmountFlags } from '../../../native/mount.ts';
 import { readMountTable, type MountEntry } from './mount-table.ts';
-import { isOwnerGone } from './owner.ts';
-import { defaultRuntimeDirectory } from './runtime-directory.ts';
+import { isOwnerGone, isProcessGone } from './owner.ts';
+import { defaultRuntimeDirectory, DEVICE_FILE } from './runtime-directory.ts';
 
 /** A mount whose server is gone answers at once; one that takes longer has a server. */
 const PROBE_MS_MAX = 2000;
@@ -46,7 +46,20 @@ export async function recoverStale(
       thread.close();
     }
   }
+  removeUnmounted(directory);
   return recovered;
+}
+
+/** Directories of runs that were killed before they mounted, or that somebody else unmounted. */
+function removeUnmounted(root: string): void {
+  if (!existsSync(root)) return;
+  const mounted = readMountTable().map((entry) => entry.target);
+  for (const name of readdirSync(root)) {
+    const pid = /^(\d+)-/.exec(name)?.[1];
+    if (pid === undefined || !isProcessGone(Number(pid))) continue;
+    const directory = resolve(root, name);
+    if (!mounted.includes(join(directory, DEVICE_FILE))) rmSync(directory, { recursive: true });
+  }
 }
 
 async function isDisconnected(
