@@ -32,7 +32,10 @@ export class Preconnector {
       const opening = new Promise<Connected>((resolve) => {
         this.#connect(target, (...result) => resolve(result));
       });
-      void opening.then(([, socket]) => socket !== null && this.#keepIdle(socket));
+      void opening.then(([error, socket]) => {
+        // A failed attempt calls back with the error alone.
+        if (error === null && socket !== null) this.#keepIdle(socket);
+      });
       this.#prepared.push(opening);
     }
   }
