@@ -19,7 +19,10 @@ const run = spawnSync(
     '--test',
     '--test-concurrency=2',
     '--test-timeout=180000',
-    ...reporters.flatMap((name) => [`--test-reporter=${name}`, '--test-reporter-destination=stdout']),
+    ...reporters.flatMap((name) => [
+      `--test-reporter=${name}`,
+      '--test-reporter-destination=stdout',
+    ]),
     ...files.sort(),
   ],
   { stdio: 'inherit' },

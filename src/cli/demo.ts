@@ -30,14 +30,16 @@ export function register(program: Command): void {
 }
 
 async function demo(flags: DemoFlags): Promise<void> {
-  const result = await interruptible((signal) => runDemo({
-    latencyMs: flags.latency,
-    bytesPerSecond: (flags.rate * 1e6) / 8,
-    forceNbd: flags.nbd ?? false,
-    signal,
-    log: createLogger({ level: flags.logLevel }),
-    onProgress: (text) => process.stderr.write(`${text} ...\n`),
-  }));
+  const result = await interruptible((signal) =>
+    runDemo({
+      latencyMs: flags.latency,
+      bytesPerSecond: (flags.rate * 1e6) / 8,
+      forceNbd: flags.nbd ?? false,
+      signal,
+      log: createLogger({ level: flags.logLevel }),
+      onProgress: (text) => process.stderr.write(`${text} ...\n`),
+    }),
+  );
   if (flags.json === true) {
     process.stdout.write(`${JSON.stringify(demoFigures(result))}\n`);
     return;
