@@ -133,18 +133,18 @@ export const cacheLimits = {
 
 export const fetchLimits = {
   demandRequestBytesMax: 1024 * 1024,
-  prefetchRequestBytesMax: 1024 * 1024,
+  prefetchRequestBytesMax: 2 * 1024 * 1024,
   prefetchRequestBytesMin: 64 * 1024,
   /** Ranges waiting in the prefetch lane. */
   prefetchBacklogMax: 1000,
   demandConcurrencyMax: 32,
   prefetchConcurrencyMax: 16,
   /** Requests of the prefetch lane while a demand read waits for the network. */
-  prefetchConcurrencyNarrow: 2,
+  prefetchConcurrencyNarrow: 4,
   /** Bytes asked for but not arrived, in the prefetch lane. */
   windowBytesMin: 128 * 1024,
   /** The window's part that prefetch keeps while a demand read waits, so that it does not starve. */
-  windowShareUnderDemand: 1 / 4,
+  windowShareUnderDemand: 2 / 3,
   windowBytesStart: 1024 * 1024,
   windowBytesMax: 64 * 1024 * 1024,
   demandAttemptsMax: 8,

@@ -250,7 +250,7 @@ export class Fetcher {
     lane.active += 1;
     lane.activeBytes += flight.end - flight.start;
     await runFlight(flight, this.#clock, {
-      onFirstByte: (latencyMs) => this.#pacer.onFirstByte(latencyMs),
+      onFirstByte: (latencyMs) => this.#pacer.onFirstByte(latencyMs, this.#clock.nowMs()),
       onChunk: (bytes) => this.#pacer.onBytes(bytes, this.#clock.nowMs()),
       onLanded: (upTo) => {
         lane.activeBytes -= upTo - flight.start;

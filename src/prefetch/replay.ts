@@ -17,8 +17,8 @@ import {
 export interface PrefetchLane {
   /** Settles when the range is in the cache, or will not be: given up, refused or aborted. */
   prefetch(blob: Blob, range: ByteRange, options: { signal: AbortSignal }): Promise<void>;
-  /** Back-pressure: resolves when the lane takes another range. */
-  ready?(): Promise<void>;
+  /** Back-pressure: resolves when the lane takes another range; null when it does already. */
+  ready?(): Promise<void> | null;
 }
 
 export interface ReplayOptions {
@@ -124,7 +124,9 @@ class PlanReplay implements Replay {
       if (counters.requestedBytes + range.length > budgetBytes) return 'budget';
       this.#issue(blob, range, request);
       while (this.#outstanding.size >= outstandingMax) await Promise.race(this.#outstanding);
-      if (lane.ready !== undefined) await lane.ready();
+      // No turn of the event loop is given away: opening the layers would ask for the same bytes.
+      const ready = lane.ready?.() ?? null;
+      if (ready !== null) await ready;
       if (this.#failuresInRow > 0 && !(await this.#backOff())) return 'failed';
     }
     return 'complete';

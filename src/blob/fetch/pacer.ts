@@ -1,23 +1,39 @@
-import { fetchLimits } from '../../base/limits.ts';
+import { fetchLimits, GRANULE_BYTES } from '../../base/limits.ts';
 
-/** Samples that the filters look back on. */
-const SAMPLES_MAX = 32;
+/** Rates that the filter looks back on. */
+const RATES_MAX = 16;
 /** A rate is measured over at least this long, and over at least one round trip. */
 const SAMPLE_MS_MIN = 20;
-/** Bytes under way, in units of bandwidth x round trip: enough to keep the link busy. */
-const WINDOW_GAIN = 2;
+/** A round trip counts for at least one and at most two of these. */
+const ROUND_TRIP_EPOCH_MS = 5000;
+/** Bytes under way, in units of bandwidth x round trip. */
+const WINDOW_GAIN = 1.75;
+/** A request's part of the window: what is left of it is still more than one product. */
+const REQUEST_SHARE = 2 / 7;
+/** The opening phase ends when what the link brought asks for less than this part of the window. */
+const OPEN_SHARE = 0.7;
 
 /**
- * How many prefetched bytes may be under way at once: about two bandwidth-delay products, so that
- * the link never idles and a demand read finds no more than one product queued before it.
+ * How many prefetched bytes may be under way at once:
  *
- * As in BBR, the round trip is the least and the bandwidth the greatest of recent samples. A
- * sample during which nothing held the link back but a lack of requests can only raise the window.
+ *   |<--- bandwidth x round trip --->|<-- 1/4 -->|<---- 1/2: one request ---->|
+ *   next request may leave  .....................'                            ' window
+ *
+ * so that the link never idles and a demand read finds less than one product queued before it.
+ *
+ * At first nothing is known: the window begins at a size that suits a middling link and grows by
+ * every byte that lands, so it doubles each round trip, until a sample shows that the link and not the
+ * window is what limits. From then on, as in BBR, the round trip is the least of recent seconds and
+ * the bandwidth the greatest of recent samples. A sample during which nothing held the link back
+ * but a lack of requests can only raise the window.
  */
 export class Pacer {
-  readonly #roundTripsMs: number[] = [];
   readonly #ratesPerMs: number[] = [];
   #windowBytes: number = fetchLimits.windowBytesStart;
+  #isOpening = true;
+  #epochStartMs = -Infinity;
+  #epochTripMs = Infinity;
+  #lastEpochTripMs = Infinity;
   #sampleStartMs = 0;
   #sampleBytes = 0;
   #isSampling = false;
@@ -29,7 +45,8 @@ export class Pacer {
 
   /** Least recent time to first byte; 0 before the first request. */
   get roundTripMs(): number {
-    return this.#roundTripsMs.length === 0 ? 0 : Math.min(...this.#roundTripsMs);
+    const leastMs = Math.min(this.#epochTripMs, this.#lastEpochTripMs);
+    return leastMs === Infinity ? 0 : leastMs;
   }
 
   /** Greatest recent rate, both lanes together. */
@@ -40,14 +57,15 @@ export class Pacer {
   /** What the link brings in two round trips; Infinity before anything was measured. */
   get linkBytes(): number {
     if (this.#ratesPerMs.length === 0) return Infinity;
-    return (WINDOW_GAIN * this.bytesPerSecond * this.roundTripMs) / 1000;
+    return (2 * this.bytesPerSecond * this.roundTripMs) / 1000;
   }
 
-  /** Large enough to be worth a request, small enough that several fill the window. */
+  /** Large enough to be worth a request, small enough that the others keep the link busy. */
   get requestBytes(): number {
-    const eighth = Math.floor(this.#windowBytes / 8 / 4096) * 4096;
+    const granules = Math.floor((this.#windowBytes * REQUEST_SHARE) / GRANULE_BYTES);
     const { prefetchRequestBytesMin, prefetchRequestBytesMax } = fetchLimits;
-    return Math.min(Math.max(eighth, prefetchRequestBytesMin), prefetchRequestBytesMax);
+    const bytes = granules * GRANULE_BYTES;
+    return Math.min(Math.max(bytes, prefetchRequestBytesMin), prefetchRequestBytesMax);
   }
 
   /** The window is what keeps the next prefetch from leaving. */
@@ -55,11 +73,17 @@ export class Pacer {
     this.#isLimited = true;
   }
 
-  onFirstByte(latencyMs: number): void {
-    keep(this.#roundTripsMs, latencyMs);
+  onFirstByte(latencyMs: number, nowMs: number): void {
+    if (nowMs - this.#epochStartMs >= ROUND_TRIP_EPOCH_MS) {
+      this.#lastEpochTripMs = this.#epochTripMs;
+      this.#epochTripMs = Infinity;
+      this.#epochStartMs = nowMs;
+    }
+    this.#epochTripMs = Math.min(this.#epochTripMs, latencyMs);
   }
 
   onBytes(bytes: number, nowMs: number): void {
+    if (this.#isOpening && this.#isLimited) this.#setWindow(this.#windowBytes + bytes);
     if (!this.#isSampling) {
       this.#startSample(nowMs);
       return;
@@ -77,6 +101,7 @@ export class Pacer {
   }
 
   onThrottled(): void {
+    this.#isOpening = false;
     this.#setWindow(this.#windowBytes / 2);
   }
 
@@ -89,17 +114,16 @@ export class Pacer {
 
   #takeSample(ratePerMs: number): void {
     if (!this.#isLimited && ratePerMs * 1000 < this.bytesPerSecond) return;
-    keep(this.#ratesPerMs, ratePerMs);
-    this.#setWindow(this.#isLimited ? this.linkBytes : Math.max(this.linkBytes, this.#windowBytes));
+    this.#ratesPerMs.push(ratePerMs);
+    if (this.#ratesPerMs.length > RATES_MAX) this.#ratesPerMs.shift();
+    const wantedBytes = (WINDOW_GAIN * this.bytesPerSecond * this.roundTripMs) / 1000;
+    if (this.#isLimited && wantedBytes < this.#windowBytes * OPEN_SHARE) this.#isOpening = false;
+    const mayShrink = this.#isLimited && !this.#isOpening;
+    this.#setWindow(mayShrink ? wantedBytes : Math.max(wantedBytes, this.#windowBytes));
   }
 
   #setWindow(bytes: number): void {
     const { windowBytesMin, windowBytesMax } = fetchLimits;
     this.#windowBytes = Math.round(Math.min(Math.max(bytes, windowBytesMin), windowBytesMax));
   }
-}
-
-function keep(samples: number[], sample: number): void {
-  samples.push(sample);
-  if (samples.length > SAMPLES_MAX) samples.shift();
 }
