@@ -12,7 +12,7 @@ fi
 PATH="$PWD/node_modules/.bin:$PATH"
 
 mkdir -p dist
-if [ native/kernels.c -nt dist/libreplaybd.so ]; then
+if [ ! -e dist/libreplaybd.so ] || [ native/kernels.c -nt dist/libreplaybd.so ]; then
   if command -v cc >/dev/null 2>&1; then
     # A temporary name first: a killed compiler must not leave half a library behind.
     cc -O3 -shared -fPIC -Wall -Wextra -o "dist/libreplaybd.so.$$" native/kernels.c -ldl &&
