@@ -30,6 +30,8 @@ export interface LayerBlob {
   readonly bytes: LayerBytes;
   /** Blob ranges that opening read: wrapper, header, jump table, trailer. */
   readonly metadataRanges: readonly ByteRange[];
+  /** Blob ranges that opening fetched before it knew where metadata is. */
+  readonly endRanges: readonly ByteRange[];
   readonly facts: LayerBlobFacts;
 }
 
@@ -39,11 +41,11 @@ export interface LayerBlob {
  * few times. Errors: ERR_TAR_*, ERR_ZFILE_*, and what fetching throws.
  */
 export async function openLayerBlob(blob: Blob): Promise<LayerBlob> {
-  await fetchEnds(blob);
+  const endRanges = await fetchEnds(blob);
   for (let attempt = 1; ; attempt += 1) {
     const reader = new BlobReader(blob);
     try {
-      return await open(reader);
+      return { ...(await open(reader)), endRanges };
     } catch (error) {
       const isDamage = /^ERR_(ZFILE|TAR)_/.test(codeOf(error));
       const mayRetry = isDamage && attempt < layerBlobLimits.verifyAttemptsMax;
@@ -52,7 +54,7 @@ export async function openLayerBlob(blob: Blob): Promise<LayerBlob> {
   }
 }
 
-async function open(reader: BlobReader): Promise<LayerBlob> {
+async function open(reader: BlobReader): Promise<Omit<LayerBlob, 'endRanges'>> {
   const { blob } = reader;
   const first = await reader.read(0, Math.min(TAR_PROBE_BYTES, blob.sizeBytes));
   const wrapped = peelTar(first, blob.sizeBytes, blob.name);
@@ -79,17 +81,16 @@ async function open(reader: BlobReader): Promise<LayerBlob> {
  * Starts both ends of the blob at once, so that opening a remote layer costs one round trip
  * rather than three. A jump table takes about 1/500 of a blob of 4 KiB blocks.
  */
-async function fetchEnds(blob: Blob): Promise<void> {
+async function fetchEnds(blob: Blob): Promise<ByteRange[]> {
   const { sizeBytes } = blob;
   const { tailGuessBytesMin, tailGuessBytesMax } = layerBlobLimits;
   const guess = Math.ceil(sizeBytes / 400) + tailGuessBytesMin / 2;
   const tailBytes = Math.min(Math.max(guess, tailGuessBytesMin), tailGuessBytesMax, sizeBytes);
   const tail = alignToGranules({ offset: sizeBytes - tailBytes, length: tailBytes }, sizeBytes);
-  const headBytes = Math.min(GRANULE_BYTES, tail.offset);
-  await Promise.all([
-    headBytes > 0 ? blob.ensure(0, headBytes) : undefined,
-    tail.length > 0 ? blob.ensure(tail.offset, tail.length) : undefined,
-  ]);
+  const head = { offset: 0, length: Math.min(GRANULE_BYTES, tail.offset) };
+  const ends = [head, tail].filter(({ length }) => length > 0);
+  await Promise.all(ends.map(({ offset, length }) => blob.ensure(offset, length)));
+  return ends;
 }
 
 /**

@@ -14,6 +14,8 @@ export interface StackLayer {
   readonly lsmt: LsmtLayer;
   /** Blob ranges that opening the layer reads: headers, indexes, trailers. */
   readonly metadataRanges: readonly ByteRange[];
+  /** Those, after what opening fetches before it knows them: what to have ahead of an opening. */
+  readonly openingRanges: readonly ByteRange[];
 }
 
 /** Where a piece of the virtual disk lives: bytes of one layer's LSMT file. */
@@ -73,7 +75,9 @@ async function openStackLayer(blob: Blob): Promise<StackLayer> {
   const lsmtRanges = lsmt.metadataRanges.map((range) =>
     blobRange(container.map, range.offset, range.length),
   );
-  return { blob, container, lsmt, metadataRanges: [...container.metadataRanges, ...lsmtRanges] };
+  const metadataRanges = [...container.metadataRanges, ...lsmtRanges];
+  const openingRanges = [...container.endRanges, ...metadataRanges];
+  return { blob, container, lsmt, metadataRanges, openingRanges };
 }
 
 /** The disk is as large as the topmost layer that states a size says. */
