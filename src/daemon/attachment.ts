@@ -3,6 +3,7 @@ import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { writeFileAtomic } from '../base/atomic-file.ts';
 import { mergeRanges, type ByteRange } from '../base/range.ts';
 import type { Blob, TouchedBytes } from '../blob/blob.ts';
+import type { FetchEvent } from '../blob/fetch/fetch-stats.ts';
 import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
 import { openLocalBlob } from '../blob/local-blob.ts';
 import { StackDevice } from '../device/device.ts';
@@ -122,11 +123,13 @@ export class Attachment {
     if (this.mode !== 'off') this.#drain.setEnabled(true);
     this.#timer = setInterval(() => this.#drainTap(), DRAIN_MS);
     const digests = new Set(blobs.map((blob) => blob.digest));
-    this.#stopListening = runtime.onFetch((event) => {
+    const count = (event: FetchEvent): void => {
       if (!digests.has(event.digest)) return;
       this.quality.onFetchStart(event.lane, event.length);
       this.quality.onFetchEnd(event.lane, event.length, event.bytes);
-    });
+    };
+    for (const event of opened.fetched) count(event);
+    this.#stopListening = runtime.onFetch(count);
     this.#readyMs = opened.drain.nowUs() / 1000;
     runtime.metrics.add(options.id, this.quality);
     runtime.metrics.setReady(options.id, this.#readyMs / 1000);
@@ -140,26 +143,37 @@ export class Attachment {
     let resultFile = '';
     const blobs: Blob[] = [];
     let replay: Replay | null = null;
+    const fetched: FetchEvent[] = [];
+    const stopListening = runtime.onFetch((event) => void fetched.push(event));
+    const { signal } = options;
+    // Closing a blob fails whatever waits for it, so that Ctrl-C ends an opening that hangs.
+    const interrupt = (): void => void closeAll(blobs);
+    signal?.addEventListener('abort', interrupt);
     try {
       const image = await describeImage(options.target, runtime.client, {
         identify: options.mode !== 'off',
         onRepository: (repository) => preconnect(runtime, repository, options.mode),
-        ...(options.signal === undefined ? {} : { signal: options.signal }),
+        ...(signal === undefined ? {} : { signal }),
       });
       resultFile = image.resultFile;
       const { mode, trace, tracePath } = await chooseMode(runtime, image, options);
       blobs.push(...(await openBlobs(runtime, image)));
+      signal?.throwIfAborted();
       if (trace !== null) replay = replayTrace(runtime, trace, blobs, options);
       const stack = await openStack(blobs);
-      const opened = { image, blobs, stack, tap, drain, replay, mode, trace, tracePath };
+      const opened = { image, blobs, stack, tap, drain, replay, mode, trace, tracePath, fetched };
       const attachment = new Attachment(runtime, options, opened);
-      await writeResult(resultFile, 'success');
+      await writeResult(runtime, resultFile, 'success');
       return attachment;
     } catch (error) {
       replay?.cancel();
-      await Promise.all(blobs.map((blob) => blob.close()));
-      await writeResult(resultFile, `failed:${messageOf(error)}`);
+      await closeAll(blobs);
+      await writeResult(runtime, resultFile, `failed:${messageOf(error)}`);
+      signal?.throwIfAborted();
       throw error;
+    } finally {
+      signal?.removeEventListener('abort', interrupt);
+      stopListening();
     }
   }
 
@@ -200,16 +214,15 @@ export class Attachment {
 
   async #close(): Promise<AttachmentReport> {
     clearInterval(this.#timer);
+    this.replay?.cancel();
     try {
       if (this.recording !== null) await this.stopRecording('detach');
+      return this.report();
     } finally {
-      this.replay?.cancel();
+      this.#stopListening();
+      this.#runtime.metrics.remove(this.device.id);
+      await closeAll(this.#blobs);
     }
-    const report = this.report();
-    this.#stopListening();
-    this.#runtime.metrics.remove(this.device.id);
-    await Promise.all(this.#blobs.map((blob) => blob.close()));
-    return report;
   }
 
   #meter(options: AttachmentOptions): QualityMeter {
@@ -247,7 +260,7 @@ export class Attachment {
           records,
           layers,
           resolver: this.stack,
-          metadataRanges: this.stack.layers.map((layer) => layer.metadataRanges),
+          metadataRanges: this.stack.layers.map((layer) => layer.openingRanges),
         }),
       save: (bytes) => writeFileAtomic(this.#tracePath, bytes),
       clock: this.#runtime.clock,
@@ -285,6 +298,8 @@ interface OpenedImage extends ChosenMode {
   tap: ReturnType<typeof createTapMap>;
   drain: TapDrain;
   replay: Replay | null;
+  /** Requests that ended while the image was opened. */
+  fetched: readonly FetchEvent[];
 }
 
 interface ChosenMode {
@@ -346,7 +361,7 @@ async function openBlobs(runtime: Runtime, image: ImageDescription): Promise<Blo
   const blobs = settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
   const failed = settled.find((one) => one.status === 'rejected');
   if (failed === undefined) return blobs;
-  await Promise.all(blobs.map((blob) => blob.close()));
+  await closeAll(blobs);
   throw failed.reason;
 }
 
@@ -373,7 +388,7 @@ function replayTrace(
       prefetch: async (blob, range, { signal }) => {
         if (blob instanceof RemoteBlob) await runtime.fetcher.prefetch(blob, range, { signal });
       },
-      ready: () => runtime.fetcher.prefetchReady(),
+      ready: () => (runtime.fetcher.prefetchCapacity > 0 ? null : runtime.fetcher.prefetchReady()),
     },
     budgetBytes: options.budgetBytes ?? BUDGET_BYTES_DEFAULT,
     clock: runtime.clock,
@@ -392,7 +407,17 @@ function plannedRanges(trace: Trace, layer: number, sizeBytes: number): ByteRang
   return mergeRanges(ranges);
 }
 
-/** Tells overlaybd's snapshotter how opening went; exactly these words, without a line feed. */
-async function writeResult(path: string, result: string): Promise<void> {
-  if (path !== '') await writeFile(path, result);
+async function closeAll(blobs: readonly Blob[]): Promise<void> {
+  await Promise.all(blobs.map((blob) => blob.close()));
+}
+
+/**
+ * Tells overlaybd's snapshotter how opening went; exactly these words, without a line feed. A device
+ * is not given up because nobody can be told of it.
+ */
+async function writeResult(runtime: Runtime, path: string, result: string): Promise<void> {
+  if (path === '') return;
+  await writeFile(path, result).catch((error: unknown) => {
+    runtime.log.error({ resultFile: path, code: codeOf(error) }, messageOf(error));
+  });
 }

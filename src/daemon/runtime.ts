@@ -93,6 +93,7 @@ export class Runtime {
 
   /** All devices must be closed before. */
   async close(): Promise<void> {
+    this.fetcher.close();
     await this.client.close();
     await this.cache.close();
   }
