@@ -1,7 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { codeOf, ReplaybdError } from '../base/errors.ts';
+import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { Attachment, type AttachmentReport } from '../daemon/attachment.ts';
 import { startControl, type Control } from '../daemon/control.ts';
 import { attachmentHandlers } from '../daemon/attachment-handlers.ts';
@@ -38,12 +38,17 @@ interface AttachFlags extends RuntimeFlags, TraceFlags {
 }
 
 const FUSE_WORKERS = 2;
+/** Ends a recording while the device goes on; SIGUSR1 is Node's own. */
+const RECORD_STOP_SIGNAL = 'SIGUSR2';
 
 /** `replaybd attach`: an image as a block device, until it is detached or interrupted. */
 export function register(program: Command): void {
   const command = program
     .command('attach')
-    .description('serve an image as a block device until Ctrl-C, SIGTERM or a control call')
+    .description(
+      'serve an image as a block device until Ctrl-C, SIGTERM or a control call; ' +
+        'SIGUSR2 ends the recording',
+    )
     .argument('<image>', 'config.v1.json or an image reference')
     .addOption(
       new Option('--frontend <kind>', 'how to reach it').choices(['fuse', 'nbd']).default('fuse'),
@@ -89,6 +94,12 @@ async function serve(
   const detached = new AbortController();
   let control: Control | null = null;
   let frontend: Frontend | null = null;
+  const stopRecording = (): void => {
+    attachment.stopRecording('request').catch((error: unknown) => {
+      runtime.log.error({ signal: RECORD_STOP_SIGNAL }, messageOf(error));
+    });
+  };
+  process.on(RECORD_STOP_SIGNAL, stopRecording);
   try {
     control = await startControl({
       socketPath: flags.socket ?? defaultControlSocket(flags.id),
@@ -99,6 +110,7 @@ async function serve(
     announce(attachment, frontend, control, flags);
     await untilAborted(AbortSignal.any([signal, detached.signal]));
   } finally {
+    process.off(RECORD_STOP_SIGNAL, stopRecording);
     await frontend?.close();
     await control?.close();
     await attachment.close();
