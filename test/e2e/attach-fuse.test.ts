@@ -22,7 +22,7 @@ const fixture = new Scratch();
 let image: TestImage;
 let expectedTree: string[] = [];
 
-const FIO_FILE = ['--size=2M', '--bs=64k', '--verify=crc32c', '--output=/dev/null'];
+const FIO_FILE = ['--size=2M', '--bs=64k', '--verify=crc32c', '--verify_state_save=0'];
 
 before(async () => {
   if (skip !== false) return;
