@@ -1,28 +1,26 @@
 import { writeFile } from 'node:fs/promises';
 import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { writeFileAtomic } from '../base/atomic-file.ts';
-import { mergeRanges, type ByteRange } from '../base/range.ts';
 import type { Blob, TouchedBytes } from '../blob/blob.ts';
 import type { FetchEvent } from '../blob/fetch/fetch-stats.ts';
 import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
-import { openLocalBlob } from '../blob/local-blob.ts';
 import { StackDevice } from '../device/device.ts';
 import { createTapMap, TapDrain } from '../device/tap.ts';
 import { openStack, type Stack } from '../image/stack.ts';
 import { QualityMeter, touchStack, type QualitySnapshot } from '../prefetch/quality.ts';
-import {
-  startReplay,
-  type Replay,
-  type ReplayCounters,
-  type ReplayEnd,
-} from '../prefetch/replay.ts';
-import type { RepositoryName } from '../registry/client.ts';
+import type { Replay, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
 import { buildPlan } from '../trace/build-plan.ts';
-import { decodeTrace } from '../trace/decode.ts';
 import { Recording } from '../trace/recording.ts';
-import { imageKey, readTraceFile } from '../trace/store.ts';
 import type { EndReason, Trace, TraceImage, TraceWorkload } from '../trace/trace.ts';
 import { describeImage, type ImageDescription } from './image-description.ts';
+import {
+  chooseMode,
+  closeAll,
+  openBlobs,
+  preconnect,
+  replayTrace,
+  type ChosenMode,
+} from './open-image.ts';
 import type { Runtime } from './runtime.ts';
 
 export type AttachMode = 'off' | 'record' | 'replay' | 'auto';
@@ -63,9 +61,6 @@ export interface AttachmentReport {
 }
 
 const DRAIN_MS = 20;
-/** Several connections get through TCP's slow start together. */
-const PRECONNECTIONS = { demand: 2, prefetch: 16 } as const;
-const BUDGET_BYTES_DEFAULT = 2 ** 32;
 
 /**
  * An image opened as a device, with its recording or its replay. The order matters: a replay's first
@@ -300,115 +295,6 @@ interface OpenedImage extends ChosenMode {
   replay: Replay | null;
   /** Requests that ended while the image was opened. */
   fetched: readonly FetchEvent[];
-}
-
-interface ChosenMode {
-  mode: 'off' | 'record' | 'replay';
-  /** The trace to replay. */
-  trace: Trace | null;
-  /** '' in mode 'off'. */
-  tracePath: string;
-}
-
-/**
- * 'auto' replays when there is a good trace and records otherwise; 'replay' without a good trace is
- * a warning and plain lazy loading.
- */
-async function chooseMode(
-  runtime: Runtime,
-  image: ImageDescription,
-  options: AttachmentOptions,
-): Promise<ChosenMode> {
-  const { mode, workload } = options;
-  if (mode === 'off') return { mode, trace: null, tracePath: '' };
-  const key = imageKey(image.identity);
-  const tracePath = options.tracePath ?? runtime.traces.path(key, workload.key);
-  if (mode === 'record') return { mode, trace: null, tracePath };
-  const trace = await readTrace(runtime, tracePath, mode === 'replay');
-  if (trace !== null) return { mode: 'replay', trace, tracePath };
-  return { mode: mode === 'auto' ? 'record' : 'off', trace: null, tracePath };
-}
-
-async function readTrace(runtime: Runtime, path: string, expected: boolean): Promise<Trace | null> {
-  try {
-    return decodeTrace(await readTraceFile(path), path);
-  } catch (error) {
-    if (codeOf(error) !== 'ENOENT' || expected) {
-      runtime.log.warn({ trace: path, code: codeOf(error) }, `no replay: ${messageOf(error)}`);
-    }
-    return null;
-  }
-}
-
-/** Handshakes happen while the manifest is under way. A bad URL shows when it is used. */
-function preconnect(runtime: Runtime, repository: RepositoryName, mode: AttachMode): void {
-  try {
-    runtime.client.preconnect(repository, 'demand', PRECONNECTIONS.demand);
-    if (mode === 'replay' || mode === 'auto') {
-      runtime.client.preconnect(repository, 'prefetch', PRECONNECTIONS.prefetch);
-    }
-  } catch (error) {
-    runtime.log.debug({ code: codeOf(error) }, `no connections ahead: ${messageOf(error)}`);
-  }
-}
-
-/** Opens all lowers, or none. */
-async function openBlobs(runtime: Runtime, image: ImageDescription): Promise<Blob[]> {
-  const opening = image.lowers.map((lower): Promise<Blob> =>
-    lower.kind === 'file' ? openLocalBlob(lower.path) : runtime.openRemoteBlob(lower),
-  );
-  const settled = await Promise.allSettled(opening);
-  const blobs = settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
-  const failed = settled.find((one) => one.status === 'rejected');
-  if (failed === undefined) return blobs;
-  await closeAll(blobs);
-  throw failed.reason;
-}
-
-function replayTrace(
-  runtime: Runtime,
-  trace: Trace,
-  blobs: readonly Blob[],
-  options: AttachmentOptions,
-): Replay {
-  const remote = new Map<string, RemoteBlob>();
-  for (const blob of blobs) {
-    if (blob instanceof RemoteBlob) remote.set(blob.digest, blob);
-  }
-  for (const [layer, { digest }] of trace.image.layers.entries()) {
-    const blob = remote.get(digest);
-    if (blob === undefined) continue;
-    blob.readAhead = 'off';
-    blob.cached.pin(plannedRanges(trace, layer, blob.sizeBytes));
-  }
-  return startReplay({
-    trace,
-    blobs: remote,
-    lane: {
-      prefetch: async (blob, range, { signal }) => {
-        if (blob instanceof RemoteBlob) await runtime.fetcher.prefetch(blob, range, { signal });
-      },
-      ready: () => (runtime.fetcher.prefetchCapacity > 0 ? null : runtime.fetcher.prefetchReady()),
-    },
-    budgetBytes: options.budgetBytes ?? BUDGET_BYTES_DEFAULT,
-    clock: runtime.clock,
-    log: runtime.log,
-  });
-}
-
-/** A layer's part of the plan, as far as it lies in the blob. */
-function plannedRanges(trace: Trace, layer: number, sizeBytes: number): ByteRange[] {
-  const { plan } = trace;
-  const ranges: ByteRange[] = [];
-  for (let i = 0; i < plan.count; i += 1) {
-    if (plan.blob[i] !== layer || plan.offset[i] + plan.length[i] > sizeBytes) continue;
-    ranges.push({ offset: plan.offset[i], length: plan.length[i] });
-  }
-  return mergeRanges(ranges);
-}
-
-async function closeAll(blobs: readonly Blob[]): Promise<void> {
-  await Promise.all(blobs.map((blob) => blob.close()));
 }
 
 /**
