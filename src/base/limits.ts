@@ -156,8 +156,10 @@ export const fetchLimits = {
   retryAfterMsMax: 60_000,
   /** A demand read that is not answered by then fails. */
   readDeadlineMs: 30_000,
-  /** A request that brought nothing for this long is given up. */
+  /** A request that brought nothing for this long is given up, */
   stallMs: 10_000,
+  /** or for this part of the read deadline, when that is shorter. */
+  stallsPerDeadline: 3,
   readAheadBytesMin: 32 * 1024,
   readAheadBytesStart: 256 * 1024,
   readAheadBytesMax: 1024 * 1024,
@@ -242,7 +244,7 @@ export const serviceConfigLimits = {
 export const prefetchLimits = {
   /** Plan ranges the coalescer looks at together; the first window is small, to begin at once. */
   windowRanges: 4096,
-  firstWindowRanges: 64,
+  firstWindowRanges: 256,
   /** Prefetch requests handed to the fetcher that have not ended. */
   outstandingMax: 64,
   /** Requests in a row that fail before a replay gives up. */

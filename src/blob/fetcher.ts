@@ -49,6 +49,7 @@ export class Fetcher {
   readonly #random: () => number;
   readonly #onFetch: (event: FetchEvent) => void;
   readonly #prefetchConcurrency: number;
+  readonly #stallMs: number;
   readonly #demandLane: PQueue;
   readonly #prefetchLane: PQueue;
   readonly #pacer = new Pacer();
@@ -68,13 +69,17 @@ export class Fetcher {
     this.#random = options.random ?? Math.random;
     this.#onFetch = options.onFetch ?? (() => undefined);
     this.#prefetchConcurrency = options.prefetchConcurrency ?? fetchLimits.prefetchConcurrencyMax;
+    const readDeadlineMs = options.readDeadlineMs ?? fetchLimits.readDeadlineMs;
+    // A read is to see more than one request before its deadline.
+    const stallMs = Math.ceil(readDeadlineMs / fetchLimits.stallsPerDeadline);
+    this.#stallMs = Math.min(fetchLimits.stallMs, stallMs);
     const demandConcurrency = options.demandConcurrency ?? fetchLimits.demandConcurrencyMax;
     this.#demandLane = new PQueue({ concurrency: demandConcurrency });
     this.#prefetchLane = new PQueue({ concurrency: this.#prefetchConcurrency });
     this.#engine = {
       clock: this.#clock,
       random: this.#random,
-      readDeadlineMs: options.readDeadlineMs ?? fetchLimits.readDeadlineMs,
+      readDeadlineMs,
       request: (blob, range, asked) => this.#request(blob, range, asked),
       nextOrder: () => this.#nextOrder++,
       onRetry: () => (this.#counts.retries += 1),
@@ -249,7 +254,7 @@ export class Fetcher {
     lane.requests += 1;
     lane.active += 1;
     lane.activeBytes += flight.end - flight.start;
-    await runFlight(flight, this.#clock, {
+    await runFlight(flight, this.#clock, this.#stallMs, {
       onFirstByte: (latencyMs) => this.#pacer.onFirstByte(latencyMs, this.#clock.nowMs()),
       onChunk: (bytes) => this.#pacer.onBytes(bytes, this.#clock.nowMs()),
       onLanded: (upTo) => {

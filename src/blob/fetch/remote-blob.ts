@@ -250,7 +250,9 @@ export class RemoteBlob implements Blob {
         `${this.name}: ${range.length} bytes at ${range.offset} did not arrive within ` +
           `${readDeadlineMs} ms. Check the registry and the network.`,
       );
-      wait.abort(failure === null ? late : asReadError(failure.error, this.name));
+      // A stall says no more than that time is over.
+      const isReason = failure !== null && codeOf(failure.error) !== 'ERR_FETCH_STALLED';
+      wait.abort(isReason ? asReadError(failure.error, this.name) : late);
     };
     clock.sleep(readDeadlineMs, wait.signal).then(expire, () => undefined);
   }

@@ -1,6 +1,5 @@
 import type { Clock } from '../../base/clock.ts';
 import { ReplaybdError } from '../../base/errors.ts';
-import { fetchLimits } from '../../base/limits.ts';
 import type { FetchEvent } from './fetch-stats.ts';
 import type { Flight } from './flight-table.ts';
 import type { RemoteBlob } from './remote-blob.ts';
@@ -15,12 +14,14 @@ export interface FlightHooks {
 }
 
 /**
- * Sends a flight's request and stores what arrives. Never rejects. A source that stops sending,
- * sends too much or ignores an abort is given up without it: what it sends afterwards is ignored.
+ * Sends a flight's request and stores what arrives. Never rejects. A source that sends nothing for
+ * `stallMs`, sends too much or ignores an abort is given up without it: what it sends afterwards is
+ * ignored.
  */
 export async function runFlight(
   flight: Flight<RemoteBlob>,
   clock: Clock,
+  stallMs: number,
   hooks: FlightHooks,
 ): Promise<void> {
   const { owner, lane, start, end } = flight;
@@ -48,7 +49,7 @@ export async function runFlight(
   let error: unknown = null;
   try {
     const request = owner.source.fetch(start, end - start, { lane, signal, onData });
-    void abortWhenStalled(flight, clock, over.signal, () => chunks);
+    void abortWhenStalled(flight, clock, stallMs, { over: over.signal, progress: () => chunks });
     await Promise.race([request, rejectOnAbort(signal, over.signal)]);
     signal.throwIfAborted();
     if (!writer.isComplete) throw shortError(owner.name, range.length, writer.storedEnd - start);
@@ -78,13 +79,13 @@ function rejectOnAbort(signal: AbortSignal, over: AbortSignal): Promise<never> {
 async function abortWhenStalled(
   flight: Flight<RemoteBlob>,
   clock: Clock,
-  over: AbortSignal,
-  progress: () => number,
+  stallMs: number,
+  { over, progress }: { over: AbortSignal; progress: () => number },
 ): Promise<void> {
   for (;;) {
     const seen = progress();
     try {
-      await clock.sleep(fetchLimits.stallMs, over);
+      await clock.sleep(stallMs, over);
     } catch {
       return;
     }
@@ -93,7 +94,7 @@ async function abortWhenStalled(
     flight.abort.abort(
       new ReplaybdError(
         'ERR_FETCH_STALLED',
-        `${flight.owner.name}: nothing arrived for ${fetchLimits.stallMs} ms`,
+        `${flight.owner.name}: nothing arrived for ${stallMs} ms`,
       ),
     );
     return;
