@@ -4,7 +4,7 @@
  * never enter either. Broken invariants of our own use `node:assert` instead.
  */
 export class ReplaybdError extends Error {
-  readonly code: string;
+  readonly code: ErrorCode;
   /** The errno a front end reports to its guest, e.g. 'EIO'. */
   readonly errno: ErrnoName;
 

@@ -152,9 +152,12 @@ export class StackDevice implements BlockDevice {
   }
 }
 
+/** A disk fails in one way only: a registry's ENOENT or EACCES would puzzle a guest. */
 function asReadError(error: unknown, offset: number): ReplaybdError {
-  if (error instanceof ReplaybdError) return error;
-  return new ReplaybdError('ERR_READ', `read at byte ${offset}: ${messageOf(error)}`, {
-    cause: error,
-  });
+  if (!(error instanceof ReplaybdError)) {
+    const message = `read at byte ${offset}: ${messageOf(error)}`;
+    return new ReplaybdError('ERR_READ', message, { cause: error });
+  }
+  if (error.errno === 'EIO') return error;
+  return new ReplaybdError(error.code, error.message, { cause: error });
 }
