@@ -43,6 +43,7 @@ export class Runtime {
   readonly clock: Clock;
   readonly log: Logger;
   readonly #fetchListeners = new Set<FetchListener>();
+  #closing: Promise<void> | null = null;
 
   /** `Runtime.open` calls this. */
   constructor(options: RuntimeOptions, cache: BlobCache) {
@@ -92,7 +93,12 @@ export class Runtime {
   }
 
   /** All devices must be closed before. */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
     this.fetcher.close();
     await this.client.close();
     await this.cache.close();
