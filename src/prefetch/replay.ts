@@ -5,13 +5,9 @@ import { GRANULE_BYTES, prefetchLimits } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
 import type { ByteRange } from '../base/range.ts';
 import type { Trace } from '../trace/trace.ts';
-import {
-  coalesce,
-  defaultCoalesceOptions,
-  type CoalesceOptions,
-  type DueRange,
-  type PrefetchRequest,
-} from './coalesce.ts';
+import { coalesce, type PrefetchRequest } from './coalesce.ts';
+import { coalesceOptionsFor, type CoalesceOptions, type LinkEstimate } from './coalesce-options.ts';
+import type { DueRange } from './plan-window.ts';
 
 /** What a replay needs of the fetcher: its prefetch lane. */
 export interface PrefetchLane {
@@ -19,6 +15,8 @@ export interface PrefetchLane {
   prefetch(blob: Blob, range: ByteRange, options: { signal: AbortSignal }): Promise<void>;
   /** Back-pressure: resolves when the lane takes another range; null when it does already. */
   ready?(): Promise<void> | null;
+  /** The link as it was measured so far, and the bytes it has room for. */
+  link?(): LinkEstimate & { readonly windowBytes: number };
 }
 
 export interface ReplayOptions {
@@ -66,6 +64,9 @@ export function startReplay(options: ReplayOptions): Replay {
   return new PlanReplay(options);
 }
 
+/** Windows of the lane that are handed over before they are needed. */
+const BACKLOG_WINDOWS = 2;
+
 class PlanReplay implements Replay {
   readonly counters: ReplayCounters = {
     requests: 0,
@@ -82,6 +83,7 @@ class PlanReplay implements Replay {
   readonly #blobs: readonly (Blob | null)[];
   readonly #abort = new AbortController();
   readonly #outstanding = new Set<Promise<void>>();
+  #outstandingBytes = 0;
   #failuresInRow = 0;
   #end: ReplayEnd | null = null;
 
@@ -111,9 +113,9 @@ class PlanReplay implements Replay {
   }
 
   async #feed(): Promise<ReplayEnd> {
-    const { budgetBytes, lane, outstandingMax = prefetchLimits.outstandingMax } = this.#options;
+    const { budgetBytes, lane } = this.#options;
     const { counters } = this;
-    const plan = coalesce(this.#knownRanges(), this.#options.coalesce ?? defaultCoalesceOptions);
+    const plan = coalesce(this.#knownRanges(), () => this.#coalesceOptions());
     for (const request of plan) {
       if (this.#abort.signal.aborted) return 'cancelled';
       const blob = this.#blobs[request.blob];
@@ -123,13 +125,34 @@ class PlanReplay implements Replay {
       if (range.length === 0) continue;
       if (counters.requestedBytes + range.length > budgetBytes) return 'budget';
       this.#issue(blob, range, request);
-      while (this.#outstanding.size >= outstandingMax) await Promise.race(this.#outstanding);
+      while (this.#isAhead()) await Promise.race(this.#outstanding);
       // No turn of the event loop is given away: opening the layers would ask for the same bytes.
       const ready = lane.ready?.() ?? null;
       if (ready !== null) await ready;
       if (this.#failuresInRow > 0 && !(await this.#backOff())) return 'failed';
     }
     return 'complete';
+  }
+
+  /** What is learned of a link changes all the time, options only when it matters. */
+  #coalesceOptions(): CoalesceOptions {
+    const { coalesce: chosen, lane } = this.#options;
+    if (chosen !== undefined) return chosen;
+    const bytesPerSecond = lane.link?.().bytesPerSecond ?? 0;
+    if (bytesPerSecond <= 0) return coalesceOptionsFor({ bytesPerSecond: 0 });
+    return coalesceOptionsFor({ bytesPerSecond: 2 ** Math.floor(Math.log2(bytesPerSecond)) });
+  }
+
+  /**
+   * Whether the lane has enough to go on with. No more than that is decided beforehand: what the
+   * requests should look like is learned as they are answered.
+   */
+  #isAhead(): boolean {
+    const { lane, outstandingMax = prefetchLimits.outstandingMax } = this.#options;
+    const { size } = this.#outstanding;
+    if (size >= outstandingMax) return true;
+    const windowBytes = lane.link?.().windowBytes ?? Infinity;
+    return size > 1 && this.#outstandingBytes > BACKLOG_WINDOWS * windowBytes;
   }
 
   *#knownRanges(): Generator<DueRange, void, undefined> {
@@ -145,7 +168,11 @@ class PlanReplay implements Replay {
     counters.requests += 1;
     counters.requestedBytes += range.length;
     counters.gapBytes += Math.min(request.length - request.neededBytes, range.length);
-    const work = this.#fetch(blob, range).finally(() => this.#outstanding.delete(work));
+    this.#outstandingBytes += range.length;
+    const work = this.#fetch(blob, range).finally(() => {
+      this.#outstandingBytes -= range.length;
+      this.#outstanding.delete(work);
+    });
     this.#outstanding.add(work);
   }
 

@@ -1,7 +1,7 @@
 import { fetchLimits, GRANULE_BYTES } from '../../base/limits.ts';
 
 /** Rates that the filter looks back on. */
-const RATES_MAX = 16;
+const RATES_MAX = 32;
 /** A rate is measured over at least this long, and over at least one round trip. */
 const SAMPLE_MS_MIN = 20;
 /** A round trip counts for at least one and at most two of these. */
@@ -10,8 +10,17 @@ const ROUND_TRIP_EPOCH_MS = 5000;
 const WINDOW_GAIN = 1.75;
 /** A request's part of the window: what is left of it is still more than one product. */
 const REQUEST_SHARE = 2 / 7;
-/** The opening phase ends when what the link brought asks for less than this part of the window. */
+/** Beside the round trip: what either end may be busy with before it attends to the network. */
+const PAUSE_MS = 5;
+/**
+ * The opening phase ends when what the link brought asks for less than this part of the window, so
+ * many samples in a row: the first one may have waited for a registry to say how it is reached.
+ */
 const OPEN_SHARE = 0.7;
+const OPEN_SAMPLES = 2;
+/** Now and then the window is widened, to see whether the link brings more. */
+const PROBE_SAMPLES = 8;
+const PROBE_GAIN = 1.25;
 
 /**
  * How many prefetched bytes may be under way at once:
@@ -31,6 +40,9 @@ export class Pacer {
   readonly #ratesPerMs: number[] = [];
   #windowBytes: number = fetchLimits.windowBytesStart;
   #isOpening = true;
+  /** Of limited samples: those in a row that found the window too wide, and all. */
+  #wideSamples = 0;
+  #limitedSamples = 0;
   #epochStartMs = -Infinity;
   #epochTripMs = Infinity;
   #lastEpochTripMs = Infinity;
@@ -116,10 +128,18 @@ export class Pacer {
     if (!this.#isLimited && ratePerMs * 1000 < this.bytesPerSecond) return;
     this.#ratesPerMs.push(ratePerMs);
     if (this.#ratesPerMs.length > RATES_MAX) this.#ratesPerMs.shift();
-    const wantedBytes = (WINDOW_GAIN * this.bytesPerSecond * this.roundTripMs) / 1000;
-    if (this.#isLimited && wantedBytes < this.#windowBytes * OPEN_SHARE) this.#isOpening = false;
-    const mayShrink = this.#isLimited && !this.#isOpening;
-    this.#setWindow(mayShrink ? wantedBytes : Math.max(wantedBytes, this.#windowBytes));
+    const wantedMs = WINDOW_GAIN * this.roundTripMs + PAUSE_MS;
+    const wantedBytes = (this.bytesPerSecond * wantedMs) / 1000;
+    if (!this.#isLimited) {
+      this.#setWindow(Math.max(wantedBytes, this.#windowBytes));
+      return;
+    }
+    this.#limitedSamples += 1;
+    this.#wideSamples = wantedBytes < this.#windowBytes * OPEN_SHARE ? this.#wideSamples + 1 : 0;
+    if (this.#wideSamples >= OPEN_SAMPLES) this.#isOpening = false;
+    if (this.#isOpening) return;
+    const isProbe = this.#limitedSamples % PROBE_SAMPLES === 0;
+    this.#setWindow(isProbe ? wantedBytes * PROBE_GAIN : wantedBytes);
   }
 
   #setWindow(bytes: number): void {
