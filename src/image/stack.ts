@@ -49,7 +49,11 @@ export async function openStack(blobs: readonly Blob[]): Promise<Stack> {
       `an image needs 1 to ${lsmtLimits.layersMax} lower layers, found ${blobs.length}`,
     );
   }
-  const layers = await Promise.all(blobs.map(openStackLayer));
+  const opening = blobs.map(openStackLayer);
+  // One that fails must not be reported before the others have ended: the caller then closes the
+  // blobs, and their memory goes.
+  await Promise.allSettled(opening);
+  const layers = await Promise.all(opening);
   const virtualSizeBytes = topmostVirtualSize(layers);
   const index = mergeLayers(
     layers.map((layer) => layer.lsmt),
