@@ -141,8 +141,8 @@ export class Attachment {
     const fetched: FetchEvent[] = [];
     const stopListening = runtime.onFetch((event) => void fetched.push(event));
     const { signal } = options;
-    // Closing a blob fails whatever waits for it, so that Ctrl-C ends an opening that hangs.
-    const interrupt = (): void => void closeAll(blobs);
+    // Closing a remote blob fails whatever waits for it, so that Ctrl-C ends an opening that hangs.
+    const interrupt = (): void => void closeAll(blobs.filter((b) => b instanceof RemoteBlob));
     signal?.addEventListener('abort', interrupt);
     try {
       const image = await describeImage(options.target, runtime.client, {

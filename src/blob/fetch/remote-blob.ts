@@ -65,6 +65,7 @@ export class RemoteBlob implements Blob {
   readonly #readAhead: GranuleBits;
   readonly #waits = new Set<AbortController>();
   #isClosed = false;
+  #closing: Promise<void> | null = null;
 
   constructor(
     cached: CachedBlob,
@@ -157,8 +158,12 @@ export class RemoteBlob implements Blob {
   }
 
   /** Cancels this blob's fetches and waits: they reject with ERR_DEVICE_CLOSED. */
-  async close(): Promise<void> {
-    if (this.#isClosed) return;
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
     this.#isClosed = true;
     for (const wait of this.#waits) wait.abort(this.closedError());
     this.#engine.detach(this);
