@@ -4,7 +4,8 @@
  *   node bench/lookup.ts [--json]
  *
  * Ten layers; queries are drawn beforehand, uniformly over the disk. A lookup ends with layer,
- * mapped sector and length in hand. Medians of several repetitions.
+ * mapped sector and length in hand. Medians of several repetitions; with a million segments, what is
+ * touched competes for the processor's shared cache with whatever else the machine does.
  */
 import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';

@@ -14,23 +14,40 @@ export interface StackMap {
 }
 
 /**
- * The merged index as sorted columns (structure of arrays) over SharedArrayBuffers, plus a radix
- * table: `radix[bucket]` is the first segment whose end lies beyond the bucket's first sector.
- * Segments are sorted, do not overlap, and leave out what no layer has (it reads as zeros).
+ * The merged index over SharedArrayBuffers: segments that are sorted, do not overlap, and leave out
+ * what no layer has (it reads as zeros). What a lookup touches at random decides its speed, so each
+ * column is as narrow as its disk allows: 14 bytes a segment below 2 TiB.
+ *
+ *              bucket 0        bucket 1        bucket 2        bucketSectors each
+ *   disk     [--0--)  [----1--:--)  [--2--)   :   [--------3-----:--)
+ *   radix      0               1               3               3      4 = segmentCount
+ *   last          ^            :  ^        ^  :                :  ^
+ *
+ * A segment belongs to the bucket that its last sector is in; bucket `b` has those from `radix[b]`
+ * up to `radix[b + 1]`, and `last` tells where in the bucket each one ends. So a search needs no
+ * column but `last`, and what it finds is the first segment that ends after the sector searched.
  */
 export interface MergedIndexMap {
   readonly segmentCount: number;
-  /** First sector of each segment; exact to 2^53. */
-  readonly start: Float64Array<SharedArrayBuffer>;
-  readonly sectors: Uint32Array<SharedArrayBuffer>;
+  /** First sector of each segment. */
+  readonly start: SectorColumn;
+  readonly sectors: Uint16Array<SharedArrayBuffer>;
   /** Sector of the layer's LSMT file where the segment's data begins. */
-  readonly mapped: Float64Array<SharedArrayBuffer>;
+  readonly mapped: SectorColumn;
   /** Layer number (0 = bottom), or ZERO_LAYER for a segment that reads as zeros. */
   readonly layer: Uint16Array<SharedArrayBuffer>;
+  /** The segment's last sector, counted from the start of its bucket. */
+  readonly last: Uint16Array<SharedArrayBuffer> | Uint32Array<SharedArrayBuffer>;
+  /** Of each bucket, the first segment that ends in it or after it; then the segment count. */
   readonly radix: Int32Array<SharedArrayBuffer>;
-  /** Sectors a bucket covers: a power of two. */
+  /** Sectors a bucket covers: a power of two, at most 2^32. */
   readonly bucketSectors: number;
+  /** 1 / bucketSectors, which is exact. */
+  readonly bucketsPerSector: number;
 }
+
+/** Sector numbers: doubles, exact to 2^53, where 32 bits are too few. */
+export type SectorColumn = Uint32Array<SharedArrayBuffer> | Float64Array<SharedArrayBuffer>;
 
 export const ZERO_LAYER = 0xffff;
 

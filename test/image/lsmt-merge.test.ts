@@ -80,19 +80,20 @@ test('neighbours that read as one are one segment', () => {
   const zeros = [
     { lba: 0, sectors: 16_383, mapped: 8, zeroed: true },
     { lba: 16_383, sectors: 16_383, mapped: 99, zeroed: true },
+    { lba: 32_766, sectors: 2, mapped: 99, zeroed: true },
   ];
   const data = [
-    { lba: 32_766, sectors: 16_000, mapped: 8, zeroed: false },
-    { lba: 48_766, sectors: 16_000, mapped: 16_008, zeroed: false },
-    { lba: 64_766, sectors: 10, mapped: 8, zeroed: false },
+    { lba: 32_768, sectors: 16_000, mapped: 8, zeroed: false },
+    { lba: 48_768, sectors: 16_000, mapped: 16_008, zeroed: false },
+    { lba: 64_768, sectors: 10, mapped: 8, zeroed: false },
   ];
   const map = mergeLayers([columns(zeros), columns(data)], 2 ** 40);
-  assert.deepEqual([...map.start], [0, 32_766, 64_766]);
-  assert.deepEqual([...map.sectors], [32_766, 32_000, 10]);
-  assert.deepEqual(sumMergedIndex(map, 2), { dataSectors: [0, 32_010], zeroSectors: 32_766 });
+  assert.deepEqual([...map.start], [0, 32_768, 64_768]);
+  assert.deepEqual([...map.sectors], [32_768, 32_000, 10]);
+  assert.deepEqual(sumMergedIndex(map, 2), { dataSectors: [0, 32_010], zeroSectors: 32_768 });
 });
 
-test('a joined segment never outgrows its 32 bits', () => {
+test('a joined segment never outgrows its 16 bits', () => {
   const entries: Entry[] = [];
   for (let i = 0; i < 400_000; i += 1) {
     entries.push({ lba: i * 16_383, sectors: 16_383, mapped: 8, zeroed: true });
@@ -162,10 +163,26 @@ test('many segments in one bucket are still found', () => {
   }
 });
 
+test('columns are as narrow as the disk allows', () => {
+  const entry = (lba: number, mapped: number): Entry => ({
+    lba,
+    sectors: 1,
+    mapped,
+    zeroed: false,
+  });
+  const bytesOf = (entries: Entry[]): number[] => {
+    const { start, mapped, last } = mergeLayers([columns(entries)], Infinity);
+    return [start, mapped, last].map((column) => column.BYTES_PER_ELEMENT);
+  };
+  assert.deepEqual(bytesOf([entry(0, 8), entry(2 ** 32 - 1, 2 ** 32 - 1)]), [4, 4, 2]);
+  assert.deepEqual(bytesOf([entry(0, 8), entry(2 ** 32, 9)]), [8, 4, 4]);
+  assert.deepEqual(bytesOf([entry(0, 2 ** 32), entry(2, 8)]), [4, 8, 2]);
+});
+
 test('its memory is shared, so that threads need no copy', () => {
   const entry = { lba: 0, sectors: 1, mapped: 8, zeroed: false };
   const map = mergeLayers([columns([entry])], 512);
-  for (const column of [map.start, map.sectors, map.mapped, map.layer, map.radix]) {
+  for (const column of [map.start, map.sectors, map.mapped, map.layer, map.last, map.radix]) {
     assert.ok(column.buffer instanceof SharedArrayBuffer);
   }
 });
@@ -201,22 +218,24 @@ function paint(stack: readonly (readonly Entry[])[]): ([number, number] | null)[
   return disk;
 }
 
-/** Sorted, disjoint, joined as far as they go, and every bucket's first candidate is right. */
+/** Sorted, disjoint, joined as far as they go; and every segment is where its bucket says. */
 function checkInvariants(map: MergedIndexMap): void {
-  const { start, sectors, mapped, layer, radix, segmentCount } = map;
+  const { start, sectors, mapped, layer, last, radix, bucketSectors, segmentCount } = map;
   for (let at = 0; at < segmentCount; at += 1) {
-    assert.ok(sectors[at] > 0 && sectors[at] < 2 ** 31);
+    assert.ok(sectors[at] > 0);
     if (at === 0) continue;
     const previousEnd = start[at - 1] + sectors[at - 1];
     assert.ok(start[at] >= previousEnd);
     const isNeighbour = start[at] === previousEnd && layer[at] === layer[at - 1];
     const readsOn = layer[at] === ZERO_LAYER || mapped[at - 1] + sectors[at - 1] === mapped[at];
-    assert.ok(!isNeighbour || !readsOn || sectors[at - 1] >= 2 ** 29);
+    assert.ok(!isNeighbour || !readsOn || sectors[at - 1] >= 2 ** 14);
   }
+  assert.equal(radix[0], 0);
+  assert.equal(radix.at(-1), segmentCount);
   for (let bucket = 0; bucket < radix.length - 1; bucket += 1) {
-    const lba = bucket * map.bucketSectors;
-    const first = radix[bucket];
-    assert.ok(start[first] + sectors[first] > lba);
-    assert.ok(first === 0 || start[first - 1] + sectors[first - 1] <= lba);
+    for (let at = radix[bucket]; at < radix[bucket + 1]; at += 1) {
+      assert.ok(last[at] < bucketSectors);
+      assert.equal(bucket * bucketSectors + last[at], start[at] + sectors[at] - 1);
+    }
   }
 }

@@ -1,14 +1,21 @@
 import { lsmtLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import { ReplaybdError } from '../../base/errors.ts';
-import { ZERO_LAYER, type MergedIndexMap } from '../stack-map.ts';
+import { ZERO_LAYER, type MergedIndexMap, type SectorColumn } from '../stack-map.ts';
 import type { LsmtEntryColumns } from './index-entries.ts';
 import { overlayLayers, type Segments } from './overlay.ts';
 
-/** Enough buckets that most lookups need at most one comparison. */
+/** Enough buckets that most searches end at the first segment they look at... */
 const BUCKETS_PER_SEGMENT = 4;
-const BUCKETS_MAX = 2 ** 26;
-/** About how long a joined segment may become. */
-const JOINED_SECTORS_MAX = 2 ** 30;
+/** ...but no more than a processor keeps close at hand, until segments are many more. */
+const BUCKETS_CLOSE = 2 ** 19;
+const SEGMENTS_PER_BUCKET_MAX = 2;
+/** So many buckets are always fine: they keep a bucket's sectors within 16 bits up to 2 TiB. */
+const BUCKETS_FREE = 2 ** 16;
+const BUCKET_SECTORS_MAX = 2 ** 32;
+/** What is shorter is searched from its start: processors predict that better than halving. */
+const SCAN_MAX = 64;
+/** An entry that reaches a multiple of this ends a joined segment: its length fits 16 bits. */
+const JOINED_SECTORS = 2 ** 15;
 
 /**
  * Merges layers, bottom first, into one index: for every sector the topmost layer that has it wins,
@@ -21,7 +28,6 @@ export function mergeLayers(
 ): MergedIndexMap {
   const segments = overlayLayers(layers, Math.floor(virtualSizeBytes / SECTOR_BYTES));
   const count = countJoined(segments);
-  if (count === 0) return emptyIndex();
   if (count > lsmtLimits.mergedSegmentsMax) {
     throw new ReplaybdError(
       'ERR_LSMT_SEGMENTS',
@@ -37,37 +43,37 @@ export function mergeLayers(
  * segment that holds `lba`, or else the next one after it. Allocates nothing.
  */
 export function findSegment(map: MergedIndexMap, lba: number): number {
-  const { start, sectors, radix } = map;
-  // Not a shift: a bucket's number fits 32 bits, an LBA does not.
-  const bucket = Math.floor(lba / map.bucketSectors);
+  const { last, radix } = map;
+  // Not a shift, as an LBA does not fit 32 bits; nor a division, which takes longer.
+  const bucket = Math.floor(lba * map.bucketsPerSector);
   if (bucket >= radix.length - 1) return map.segmentCount;
-  let low = radix[bucket];
-  let high = radix[bucket + 1];
+  const sector = lba - bucket * map.bucketSectors;
+  let at = radix[bucket];
+  const end = radix[bucket + 1];
+  if (end - at > SCAN_MAX) return bisect(last, at, end, sector);
+  while (at < end && last[at] < sector) at += 1;
+  return at;
+}
+
+/** The first of `last[from]` up to `last[to]` that is at least `sector`; `to` when none is. */
+function bisect(last: Uint16Array | Uint32Array, from: number, to: number, sector: number): number {
+  let low = from;
+  let high = to;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if (start[middle] + sectors[middle] > lba) high = middle;
+    if (last[middle] >= sector) high = middle;
     else low = middle + 1;
   }
   return low;
 }
 
-function emptyIndex(): MergedIndexMap {
-  return {
-    segmentCount: 0,
-    start: new Float64Array(new SharedArrayBuffer(0)),
-    sectors: new Uint32Array(new SharedArrayBuffer(0)),
-    mapped: new Float64Array(new SharedArrayBuffer(0)),
-    layer: new Uint16Array(new SharedArrayBuffer(0)),
-    radix: new Int32Array(new SharedArrayBuffer(4)),
-    bucketSectors: 1,
-  };
-}
-
 /** Copies segments to shared columns, joined. */
 function shareJoined(segments: Segments, count: number): MergedIndexMap {
-  const start = new Float64Array(new SharedArrayBuffer(count * 8));
-  const sectors = new Uint32Array(new SharedArrayBuffer(count * 4));
-  const mapped = new Float64Array(new SharedArrayBuffer(count * 8));
+  const lbaEnd = endOfLast(segments);
+  const bucketSectors = chooseBucketSectors(count, lbaEnd);
+  const start = allocateSectorColumn(count, lbaEnd);
+  const mapped = allocateSectorColumn(count, endOfMapped(segments));
+  const sectors = new Uint16Array(new SharedArrayBuffer(count * 2));
   const layer = new Uint16Array(new SharedArrayBuffer(count * 2));
   let out = -1;
   for (let at = 0; at < segments.count; at += 1) {
@@ -82,10 +88,27 @@ function shareJoined(segments: Segments, count: number): MergedIndexMap {
     mapped[out] = isZeroed ? 0 : segments.mapped[at];
     layer[out] = isZeroed ? ZERO_LAYER : segments.layer[at];
   }
-  const lbaEnd = start[out] + sectors[out];
-  const bucketSectors = chooseBucketSectors(count, lbaEnd);
-  const radix = buildRadix(start, sectors, lbaEnd, bucketSectors);
-  return { segmentCount: count, start, sectors, mapped, layer, radix, bucketSectors };
+  const columns = { segmentCount: count, start, sectors, mapped, layer };
+  const { last, radix } = buildRadix(start, sectors, lbaEnd, bucketSectors);
+  return { ...columns, last, radix, bucketSectors, bucketsPerSector: 1 / bucketSectors };
+}
+
+function allocateSectorColumn(count: number, end: number): SectorColumn {
+  return end <= 2 ** 32
+    ? new Uint32Array(new SharedArrayBuffer(count * 4))
+    : new Float64Array(new SharedArrayBuffer(count * 8));
+}
+
+function endOfLast({ count, start, sectors }: Segments): number {
+  return count === 0 ? 0 : start[count - 1] + sectors[count - 1];
+}
+
+function endOfMapped({ count, mapped, zeroed }: Segments): number {
+  let end = 0;
+  for (let at = 0; at < count; at += 1) {
+    if (zeroed[at] === 0 && mapped[at] >= end) end = mapped[at] + 1;
+  }
+  return end;
 }
 
 function countJoined(segments: Segments): number {
@@ -101,38 +124,47 @@ function joins(segments: Segments, at: number): boolean {
   const { start, sectors, mapped, zeroed, layer } = segments;
   const before = at - 1;
   if (start[before] + sectors[before] !== start[at] || zeroed[before] !== zeroed[at]) return false;
-  // A new segment begins at every multiple of this, so that a joined length always fits 32 bits.
-  if (start[at] % JOINED_SECTORS_MAX < sectors[before]) return false;
+  if (start[at] % JOINED_SECTORS < sectors[before]) return false;
   if (zeroed[at] === 1) return true;
   return layer[before] === layer[at] && mapped[before] + sectors[before] === mapped[at];
 }
 
 /** The smallest power of two that covers all sectors with the buckets allowed. */
 function chooseBucketSectors(segmentCount: number, lbaEnd: number): number {
-  const bucketsMax = Math.min(segmentCount * BUCKETS_PER_SEGMENT, BUCKETS_MAX);
+  const bucketsMax = Math.max(
+    Math.min(segmentCount * BUCKETS_PER_SEGMENT, BUCKETS_CLOSE),
+    segmentCount / SEGMENTS_PER_BUCKET_MAX,
+  );
+  const sectorsMax = lbaEnd <= BUCKETS_FREE * 2 ** 16 ? 2 ** 16 : BUCKET_SECTORS_MAX;
   let bucketSectors = 1;
-  while (Math.ceil(lbaEnd / bucketSectors) > bucketsMax) bucketSectors *= 2;
+  while (bucketSectors < sectorsMax && Math.ceil(lbaEnd / bucketSectors) > bucketsMax) {
+    bucketSectors *= 2;
+  }
   return bucketSectors;
 }
 
-/** One entry a bucket, and one beyond the last so that a bucket's candidates are [i, i + 1]. */
 function buildRadix(
-  start: Float64Array,
-  sectors: Uint32Array,
+  start: SectorColumn,
+  sectors: Uint16Array,
   lbaEnd: number,
   bucketSectors: number,
-): Int32Array<SharedArrayBuffer> {
+): Pick<MergedIndexMap, 'last' | 'radix'> {
+  const count = start.length;
   const bucketCount = Math.ceil(lbaEnd / bucketSectors);
   const radix = new Int32Array(new SharedArrayBuffer((bucketCount + 1) * 4));
-  let segment = 0;
-  for (let bucket = 0; bucket < bucketCount; bucket += 1) {
-    const lba = bucket * bucketSectors;
-    while (start[segment] + sectors[segment] <= lba) segment += 1;
-    radix[bucket] = segment;
+  const last =
+    bucketSectors <= 2 ** 16
+      ? new Uint16Array(new SharedArrayBuffer(count * 2))
+      : new Uint32Array(new SharedArrayBuffer(count * 4));
+  let bucket = -1;
+  for (let at = 0; at < count; at += 1) {
+    const lastSector = start[at] + sectors[at] - 1;
+    const ownBucket = Math.floor(lastSector / bucketSectors);
+    while (bucket < ownBucket) radix[(bucket += 1)] = at;
+    last[at] = lastSector - ownBucket * bucketSectors;
   }
-  // The last bucket's first sector lies before lbaEnd, so every search above ends at a segment.
-  radix[bucketCount] = start.length;
-  return radix;
+  radix[bucketCount] = count;
+  return { last, radix };
 }
 
 /** Sectors of the merged disk by what serves them; the rest, up to the virtual size, is holes. */
