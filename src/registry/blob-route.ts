@@ -20,15 +20,26 @@ const STALE_TARGET = new Set([400, 401, 403, 404, 410]);
 /** Repositories that answered for a blob themselves, so their blobs need no probe. */
 export class SelfServing {
   readonly #repositories = new Remembered<true>(registryLimits.rememberedMax);
+  readonly #found = new Remembered<PromiseWithResolvers<void>>(registryLimits.rememberedMax);
 
   has(repository: Repository): boolean {
-    return this.#repositories.get(`${repository.origin}/${repository.name}`) === true;
+    return this.#repositories.get(keyOf(repository)) === true;
+  }
+
+  /** Resolves when another blob of the repository shows that it serves itself. */
+  found(repository: Repository): Promise<void> {
+    return this.#found.getOrCreate(keyOf(repository), () => Promise.withResolvers()).promise;
   }
 
   note(repository: Repository, servedItself: boolean): void {
-    const key = `${repository.origin}/${repository.name}`;
-    if (servedItself) this.#repositories.set(key, true);
-    else this.#repositories.delete(key);
+    const key = keyOf(repository);
+    if (!servedItself) {
+      this.#repositories.delete(key);
+      return;
+    }
+    this.#repositories.set(key, true);
+    this.#found.get(key)?.resolve();
+    this.#found.delete(key);
   }
 }
 
@@ -78,12 +89,21 @@ export class BlobRoute {
     return again instanceof URL ? this.#send(again, request, sink) : again;
   }
 
-  /** Waits for a probe under way and uses what it found, or is the probe. */
+  /** Waits for a probe under way, here or of another blob, and uses what it found, or is the probe. */
   async #resolveFirst(request: RouteRequest, sink: BodySink): Promise<URL | ResponseHead> {
-    if (this.#selfServing.has(this.#repository)) {
-      return this.#peers?.isUsable === true ? this.url : this.#sendToRegistry(request, sink);
+    const withoutProbe = () =>
+      this.#peers?.isUsable === true ? this.url : this.#sendToRegistry(request, sink);
+    if (this.#selfServing.has(this.#repository)) return withoutProbe();
+    const entering = this.#gate.enter(request.signal);
+    const leave = await Promise.race([entering, this.#selfServing.found(this.#repository)]);
+    if (leave === undefined) {
+      // The probe of another blob has told: nobody needs to wait for this one's.
+      entering.then(
+        (leaveUnused) => leaveUnused(true),
+        () => undefined,
+      );
+      return withoutProbe();
     }
-    const leave = await this.#gate.enter(request.signal);
     try {
       if (this.#target !== null) return this.#target;
       const tapped = withHeadTap(sink, (head) => {
@@ -144,6 +164,10 @@ export class BlobRoute {
       ...request,
     };
   }
+}
+
+function keyOf(repository: Repository): string {
+  return `${repository.origin}/${repository.name}`;
 }
 
 function isStale(head: ResponseHead): boolean {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { systemClock } from '../../src/base/clock.ts';
 import { isRetryable } from '../../src/registry/errors.ts';
 import type { AuthOptions } from '../../src/registry/embedded/guard.ts';
 import { PASSWORD, readRange, seen, setUp, USER } from './harness.ts';
@@ -71,6 +72,26 @@ test('many first requests at once share one challenge, one token and one redirec
   assert.equal(words.filter((word) => word === 'blob 307').length, 1);
   assert.equal(words.filter((word) => word === 'target 206').length, 12);
   assert.equal(words.length, 15);
+});
+
+test('what one blob tells of the repository spares the others their wait', async (t) => {
+  // Nobody waits for a probe under a clock on which no time passes, but for its answer.
+  const clock = { ...systemClock, sleep: () => new Promise<void>(() => undefined) };
+  const { registry, client, blob, digest, name } = await setUp(t, {}, { clock });
+  const other = registry.store.putBlob('apps/web', blob.subarray(1));
+  const stop = new AbortController();
+  registry.setFaults(({ url, range }) => {
+    const isProbe = url.endsWith(other) && range === 'bytes=0-9';
+    return isProbe ? { kind: 'delay', ms: 600_000 } : undefined;
+  });
+  const first = readRange(client.blobSource(name, digest, blob.length), 0, 10);
+  const source = client.blobSource(name, other, blob.length - 1);
+  const probe = readRange(source, 0, 10, 'demand', stop.signal);
+  const held = assert.rejects(probe, /enough/);
+  assert.deepEqual(await readRange(source, 10, 10), blob.subarray(11, 21));
+  assert.deepEqual(await first, blob.subarray(0, 10));
+  stop.abort(new Error('enough'));
+  await held;
 });
 
 test('credentials never reach a redirect target', async (t) => {
