@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { expectations, fixtures, removeFolder, unpackFixtures } from '../image/lsmt-support.ts';
+import { cli, cliJson, cliOutput } from '../support/cli.ts';
+import { writeWholeDiskList, type PlayOutput } from '../support/play.ts';
+import { scratchOf, type Scratch } from '../support/scratch.ts';
+
+// Goal: a config.v1.json written for overlaybd works as it is: the disk is the one that the original
+// reads, and its snapshotter is told how opening went, in the words it knows.
+// Method: the configurations and layers that the original tools wrote, with their folder filled in.
+
+const expected = expectations['stack3/layer2.lsmt'];
+
+/** The original's files in the test's folder, and a configuration with its placeholder filled in. */
+function configOf(scratch: Scratch, name: string): string {
+  const unpacked = unpackFixtures();
+  scratch.atEnd(() => removeFolder(unpacked));
+  cpSync(fixtures, scratch.path('lsmt'), { recursive: true });
+  cpSync(join(unpacked, 'lsmt'), scratch.path('lsmt'), { recursive: true });
+  const config = scratch.path(name);
+  const text = readFileSync(join(fixtures, 'stack3', name), 'utf8');
+  writeFileSync(config, text.replaceAll('FIXTURES', scratch.folder));
+  return config;
+}
+
+function playArgs(scratch: Scratch, config: string): string[] {
+  const list = scratch.path('whole-disk');
+  writeWholeDiskList(list, expected.virtualSizeBytes ?? 0);
+  const folders = ['--cache', 'none', '--trace-dir', scratch.path('traces')];
+  return ['play', config, '--reads', list, ...folders];
+}
+
+test('the disk of three layers is the one that the original reads', async (t) => {
+  const scratch = scratchOf(t);
+  const config = configOf(scratch, 'config.v1.json');
+  assert.equal(await cliOutput(scratch, ['export', config, '--sha256']), expected.sha256);
+  const played = await cliJson<PlayOutput>(scratch, playArgs(scratch, config));
+  assert.equal(played.sha256, expected.sha256);
+  assert.equal(played.report.layers, 3);
+  assert.equal(readFileSync(scratch.path('result'), 'utf8'), 'success');
+});
+
+test('local layers have traces too', async (t) => {
+  const scratch = scratchOf(t);
+  const args = [...playArgs(scratch, configOf(scratch, 'config.v1.json')), '--mode', 'auto'];
+  const first = await cliJson<PlayOutput>(scratch, args);
+  assert.equal(first.report.mode, 'record');
+  const second = await cliJson<PlayOutput>(scratch, args);
+  assert.equal(second.report.mode, 'replay');
+  assert.equal(second.report.trace?.path, first.report.trace?.path);
+  assert.equal(second.sha256, expected.sha256);
+});
+
+test('a failure is told to the snapshotter in its words', async (t) => {
+  const scratch = scratchOf(t);
+  const config = configOf(scratch, 'config.v1.json');
+  const layer = scratch.path('lsmt/stack3/layer1.zstd-16k.obd');
+  writeFileSync(layer, readFileSync(layer).subarray(0, 60_000));
+  const { code, stderr } = await cli(scratch, playArgs(scratch, config));
+  assert.equal(code, 1);
+  assert.ok(stderr.includes(layer), 'the damaged layer is named');
+  const result = readFileSync(scratch.path('result'), 'utf8');
+  assert.match(result, /^failed:\S/);
+  assert.ok(result.includes(layer) && !result.includes('\n'));
+});
+
+test('a result file that cannot be written costs a line in the log', async (t) => {
+  const scratch = scratchOf(t);
+  const config = configOf(scratch, 'config.v1.json');
+  const missing = scratch.path('no/such/folder/result');
+  const text = readFileSync(config, 'utf8').replace(scratch.path('result'), missing);
+  writeFileSync(config, text);
+  const { code, stdout, stderr } = await cli(scratch, playArgs(scratch, config));
+  assert.equal(code, 0, stderr);
+  assert.ok(stdout.includes(expected.sha256));
+  assert.ok(stderr.includes(missing) && stderr.includes('ENOENT'));
+});
+
+test('a writable layer is refused by name, before anything is opened', async (t) => {
+  const scratch = scratchOf(t);
+  const config = configOf(scratch, 'config.upper.v1.json');
+  const { code, stderr } = await cli(scratch, playArgs(scratch, config));
+  assert.equal(code, 1);
+  assert.match(stderr, /\$\.upper: .*ERR_UPPER_UNSUPPORTED/);
+});
+
+test('a mistake in a configuration is named with its place', async (t) => {
+  const scratch = scratchOf(t);
+  const config = scratch.path('wrong.json');
+  const mistakes: [unknown, RegExp][] = [
+    [{ lowers: 'none' }, /\$\.lowers.*ERR_CONFIG_TYPE/],
+    [{ lowers: [] }, /\$\.lowers: expected 1 to 255 layers, found 0.*ERR_CONFIG_LOWERS/],
+    [{ lowers: [{ file: 7 }] }, /\$\.lowers\[0\]\.file.*ERR_CONFIG_TYPE/],
+    [{ lowers: [{ file: '/no/such/layer' }] }, /\$\.lowers\[0\].*\/no\/such\/layer/],
+    [{ lowers: [{ digest: 'sha256:xyz', size: 1 }] }, /\$\.lowers\[0\]\.digest.*ERR_CONFIG_DIGEST/],
+  ];
+  for (const [content, pattern] of mistakes) {
+    writeFileSync(config, JSON.stringify(content));
+    const { code, stdout, stderr } = await cli(scratch, playArgs(scratch, config));
+    assert.equal(code, 1);
+    assert.equal(stdout, '');
+    assert.match(stderr, pattern);
+    assert.ok(stderr.includes(config), 'the file is named');
+  }
+  writeFileSync(config, '{"lowers": [');
+  assert.match((await cli(scratch, playArgs(scratch, config))).stderr, /ERR_CONFIG_JSON/);
+  assert.ok(!existsSync(scratch.path('traces')));
+});
