@@ -4,8 +4,6 @@
  *
  *   node bench/zfile-read.ts [--mib 128] [--seconds 2] [--json]
  */
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { createReadKernel, kernelKind, readResult } from '../native/kernels.ts';
 import { openLayerBlob } from '../src/image/layer-blob.ts';
@@ -13,6 +11,7 @@ import type { LayerMap } from '../src/image/stack-map.ts';
 import { ZFileWriter, type ZFileWriterOptions } from '../src/image/zfile/writer.ts';
 import { MemoryBlob, type MemoryBlobKind } from '../test/support/memory-blob.ts';
 import { MemorySink } from '../test/support/memory-sink.ts';
+import { mixedData } from './support/real-data.ts';
 
 const { values } = parseArgs({
   options: {
@@ -29,29 +28,6 @@ interface Row {
   blob: MemoryBlobKind;
   readsPerSecond: number;
   gigabytesPerSecond: number;
-}
-
-/** Regular files of a folder and below, links not followed. */
-function* walk(folder: string): Generator<string> {
-  for (const entry of readdirSync(folder, { withFileTypes: true })) {
-    const path = join(folder, entry.name);
-    if (entry.isFile()) yield path;
-    else if (entry.isDirectory()) yield* walk(path);
-  }
-}
-
-/** The first `bytesMax` bytes of the files whose paths match. */
-function gather(folder: string, pattern: RegExp, bytesMax: number): Buffer {
-  const parts: Buffer[] = [];
-  let left = bytesMax;
-  for (const path of walk(folder)) {
-    if (left === 0) break;
-    if (!pattern.test(path)) continue;
-    const part = readFileSync(path).subarray(0, left);
-    parts.push(part);
-    left -= part.length;
-  }
-  return Buffer.concat(parts);
 }
 
 async function openBlob(
@@ -96,11 +72,7 @@ function measure(map: LayerMap, bytes: number, order: 'random' | 'sequential'): 
   return best;
 }
 
-const half = (Number(values.mib) / 2) * MIB;
-const plain = Buffer.concat([
-  gather('/usr/lib', /\.so(\.|$)/, half),
-  gather('/usr/share', /(\.(py|h|txt|html|js|pm|gz)|\/[^./]+)$/, half),
-]);
+const plain = mixedData(Number(values.mib) * MIB);
 const codings: [string, ZFileWriterOptions][] = [
   ['lz4 4K', {}],
   ['lz4 64K', { blockBytes: 65_536 }],
