@@ -33,6 +33,8 @@ export interface Asked {
 }
 
 const RESOLVED = Promise.resolve();
+/** A reason made once: one made for each wait would cost a stack trace each. */
+const IS_OVER = new Error('the wait is over');
 
 /**
  * A registry's blob behind the cache. It owns the hold on the cached blob and the source it was
@@ -203,7 +205,7 @@ export class RemoteBlob implements Blob {
     } finally {
       signal?.removeEventListener('abort', onAbort);
       this.#waits.delete(wait);
-      wait.abort();
+      wait.abort(IS_OVER);
     }
   }
 

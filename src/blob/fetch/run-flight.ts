@@ -4,6 +4,9 @@ import type { FetchEvent } from './fetch-stats.ts';
 import type { Flight } from './flight-table.ts';
 import type { RemoteBlob } from './remote-blob.ts';
 
+/** A reason made once: one made for each request would cost a stack trace each. */
+const IS_OVER = new Error('the request is over');
+
 export interface FlightHooks {
   onFirstByte(latencyMs: number): void;
   onChunk(bytes: number): void;
@@ -56,7 +59,7 @@ export async function runFlight(
   } catch (cause) {
     error = cause;
   }
-  over.abort();
+  over.abort(IS_OVER);
   hooks.onEnd({
     lane,
     digest: owner.digest,
