@@ -11,6 +11,7 @@ import { startFuse } from '../frontend/fuse/fuse-frontend.ts';
 import { fusePermitted } from '../frontend/fuse/permitted.ts';
 import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 import { recoverStale } from '../frontend/fuse/stale.ts';
+import { FuseThreads } from '../frontend/fuse/threads.ts';
 import { startNbd } from '../frontend/nbd/server.ts';
 import { formatQuality } from '../prefetch/quality.ts';
 import {
@@ -90,7 +91,13 @@ async function serve(
   flags: AttachFlags,
   signal: AbortSignal,
 ): Promise<void> {
-  const attachment = await openAttachment(runtime, target, flags, signal);
+  const threads = flags.frontend === 'fuse' ? new FuseThreads(FUSE_WORKERS) : null;
+  const attachment = await openAttachment(runtime, target, flags, signal).catch(
+    (error: unknown) => {
+      threads?.close();
+      throw error;
+    },
+  );
   const detached = new AbortController();
   let control: Control | null = null;
   let frontend: Frontend | null = null;
@@ -106,12 +113,13 @@ async function serve(
       handlers: attachmentHandlers(runtime, attachment, () => detached.abort()),
       log: runtime.log,
     });
-    frontend = await startFrontend(attachment, flags, runtime);
+    frontend = await startFrontend(attachment, threads, flags, runtime);
     announce(attachment, frontend, control, flags);
     await untilAborted(AbortSignal.any([signal, detached.signal]));
   } finally {
     process.off(RECORD_STOP_SIGNAL, stopRecording);
     await frontend?.close();
+    threads?.close();
     await control?.close();
     await attachment.close();
   }
@@ -156,6 +164,7 @@ async function openAttachment(
 
 async function startFrontend(
   attachment: Attachment,
+  threads: FuseThreads | null,
   flags: AttachFlags,
   runtime: Runtime,
 ): Promise<Frontend> {
@@ -174,6 +183,7 @@ async function startFrontend(
     workers: FUSE_WORKERS,
     loop: flags.loop,
     log,
+    ...(threads === null ? {} : { threads }),
     ...(flags.mount === undefined ? {} : { mount: flags.mount }),
   });
 }

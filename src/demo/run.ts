@@ -8,6 +8,7 @@ import type { TouchedBytes } from '../blob/blob.ts';
 import { Attachment, type AttachmentReport, type AttachMode } from '../daemon/attachment.ts';
 import type { Runtime } from '../daemon/runtime.ts';
 import { startFuse } from '../frontend/fuse/fuse-frontend.ts';
+import { FuseThreads } from '../frontend/fuse/threads.ts';
 import { startNbd } from '../frontend/nbd/server.ts';
 import { describeWorkload, type TraceRecords } from '../trace/trace.ts';
 import type { AccessSource, TimelineAccess } from '../../tui/timeline.ts';
@@ -46,6 +47,7 @@ export async function runOnce(options: RunOptions): Promise<DemoRun> {
   const { runtime, guest, signal } = options;
   const accesses: TimelineAccess[] = [];
   const startedMs = runtime.clock.nowMs();
+  const threads = guest.kind === 'mount' ? new FuseThreads(FUSE_WORKERS) : null;
   const attachment = await Attachment.open(runtime, {
     id: 'demo',
     target: options.image,
@@ -59,11 +61,14 @@ export async function runOnce(options: RunOptions): Promise<DemoRun> {
       accesses.push({ timeMs: timeUs / 1000, lba: offset / SECTOR_BYTES, source });
     },
     signal,
+  }).catch((error: unknown) => {
+    threads?.close();
+    throw error;
   });
   try {
     const output =
       guest.kind === 'mount'
-        ? await runMounted(attachment, guest.command, options)
+        ? await runMounted(attachment, threads, guest.command, options)
         : await playOverNbd(attachment, guest.reads, options);
     const totalMs = output.atMs - startedMs;
     return { totalMs, output: output.text, report: await attachment.close(), accesses };
@@ -79,6 +84,7 @@ interface GuestOutput {
 
 async function runMounted(
   attachment: Attachment,
+  threads: FuseThreads | null,
   command: readonly string[],
   options: RunOptions,
 ): Promise<GuestOutput> {
@@ -88,6 +94,7 @@ async function runMounted(
   const frontend = await startFuse(attachment.device, {
     mount,
     workers: FUSE_WORKERS,
+    ...(threads === null ? {} : { threads }),
     log: runtime.log,
   });
   try {
@@ -109,6 +116,10 @@ async function runMounted(
       throw new ReplaybdError('ERR_DEMO_GUEST', `${command.join(' ')} failed: ${reason}`);
     }
     return { text: String(first[0]).trim(), atMs };
+  } catch (error) {
+    // Ctrl-C ends the child as well; that it was ended is not what went wrong.
+    signal.throwIfAborted();
+    throw error;
   } finally {
     await frontend.close();
   }

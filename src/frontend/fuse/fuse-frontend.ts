@@ -6,13 +6,13 @@ import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { fuseLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import { silentLogger, type Logger } from '../../base/log.ts';
 import type { BlockDevice } from '../../device/block-device.ts';
-import { BlockingThread } from '../../../native/blocking-thread.ts';
 import { detachLoop, type LoopDevice } from '../../../native/loop.ts';
 import { unmount, unmountFlags } from '../../../native/mount.ts';
 import type { Frontend } from '../frontend.ts';
 import { mountFilesystem } from './attach-mount.ts';
 import { defaultRuntimeDirectory, DEVICE_FILE, makeDeviceDirectory } from './runtime-directory.ts';
 import { FuseServer, type ReaderModule } from './server.ts';
+import { FuseThreads } from './threads.ts';
 
 const WORKERS_DEFAULT = 2;
 const READ_AHEAD_KIB_DEFAULT = 128;
@@ -24,6 +24,8 @@ export interface FuseOptions {
   directory?: string;
   /** Threads that answer hits. */
   workers?: number;
+  /** Threads started ahead; from now on the front end's, also when it fails. */
+  threads?: FuseThreads;
   /** Attach a loop device, which is what most file systems can be mounted from. */
   loop?: boolean;
   /** Mount the device's file system on this directory. */
@@ -75,7 +77,7 @@ class FuseAttachment implements FuseFrontend {
   readonly #options: FuseOptions;
   readonly #clock: Clock;
   readonly #log: Logger;
-  readonly #thread = new BlockingThread();
+  readonly #threads: FuseThreads;
   readonly #graceMs: number;
   #directory: string | null = null;
   #server: FuseServer | null = null;
@@ -88,6 +90,7 @@ class FuseAttachment implements FuseFrontend {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     this.#log = options.log ?? silentLogger;
+    this.#threads = options.threads ?? new FuseThreads(0);
     this.#graceMs = options.closeGraceMs ?? CLOSE_GRACE_MS_DEFAULT;
   }
 
@@ -110,13 +113,13 @@ class FuseAttachment implements FuseFrontend {
   async start(): Promise<void> {
     const { loop = true, mount, directory = defaultRuntimeDirectory(), reader } = this.#options;
     const workers = workerCount(this.#device, this.#options);
-    if (loop || mount !== undefined) this.#thread.start();
     openAttachments.add(this);
     this.#directory = makeDeviceDirectory(directory, this.#device.id);
     this.#server = new FuseServer({
       device: this.#device,
       path: this.filePath,
       workers,
+      threads: this.#threads,
       log: this.#log,
       ...(reader === undefined ? {} : { reader }),
     });
@@ -124,15 +127,15 @@ class FuseAttachment implements FuseFrontend {
     if (loop) await this.#attachLoop();
     if (mount !== undefined) {
       const readOnly = this.#device.writer === undefined;
-      await mountFilesystem(this.path, mount, { readOnly, thread: this.#thread });
+      await mountFilesystem(this.path, mount, { readOnly, thread: this.#threads.blocking });
       this.#mountPoint = mount;
     }
-    this.#thread.close();
+    this.#threads.close();
   }
 
   async #attachLoop(): Promise<void> {
     const { blockBytes = SECTOR_BYTES, readAheadKiB = READ_AHEAD_KIB_DEFAULT } = this.#options;
-    this.#loop = await this.#thread.call('attachLoop', {
+    this.#loop = await this.#threads.blocking.call('attachLoop', {
       file: this.filePath,
       sizeBytes: this.#device.virtualSizeBytes,
       readOnly: this.#device.writer === undefined,
@@ -163,7 +166,7 @@ class FuseAttachment implements FuseFrontend {
       this.#cutOff();
     }
     await this.#releaseServer();
-    this.#thread.close();
+    this.#threads.close();
     openAttachments.delete(this);
     if (this.#server === null) this.#removeDirectory();
   }
@@ -177,7 +180,7 @@ class FuseAttachment implements FuseFrontend {
     if (this.#loop !== null) {
       const { fd } = this.#loop;
       this.#loop = null;
-      await this.#thread.call('detachLoop', fd);
+      await this.#threads.blocking.call('detachLoop', fd);
     }
     if (this.#server !== null) {
       await this.#unmountWhenFree(this.#server.path, signal);
@@ -189,7 +192,7 @@ class FuseAttachment implements FuseFrontend {
     for (let attempt = 0; attempt < fuseLimits.unmountAttemptsMax; attempt += 1) {
       signal.throwIfAborted();
       try {
-        return await this.#thread.call('unmount', target);
+        return await this.#threads.blocking.call('unmount', target);
       } catch (error) {
         // Not a mount point (any more): somebody else unmounted it.
         if (['ERR_EINVAL', 'ERR_ENOENT'].includes(codeOf(error))) return;

@@ -1,6 +1,8 @@
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { messageOf } from '../../base/errors.ts';
 import { fuseLimits, SECTOR_BYTES } from '../../base/limits.ts';
+import type { SharedDevice } from '../../device/block-device.ts';
+import { CachedReader } from '../../device/cached-reader.ts';
 import { receive, send } from './channel.ts';
 import {
   EINVAL,
@@ -23,15 +25,13 @@ import {
 // A thread that takes requests from the kernel. It answers what it can at once - attributes, and
 // reads of local bytes - hands everything else to the main thread, and never waits for it.
 
-/** What the thread is started with. */
+/** What the thread is told to do. */
 export interface FuseWorkerData {
   fd: number;
   file: FuseFile;
-  /** URL of a module that exports `CachedReader`. */
-  readerModule: string;
-  /** First argument of its constructor. */
-  readerData: unknown;
-  /** Second argument: this thread's ring of the tap. */
+  /** The device's shared data, or the URL of a module that exports another `CachedReader`. */
+  reader: { module: null; device: SharedDevice } | { module: string; data: unknown };
+  /** This thread's ring of the tap. */
   ringIndex: number;
   /** Reads are tried here first. Off for writable devices, whose data changes under the reader. */
   servesHits: boolean;
@@ -224,6 +224,18 @@ class FuseWorker {
   }
 }
 
-const data = workerData as FuseWorkerData;
-const { CachedReader } = (await import(data.readerModule)) as ReaderModule;
-new FuseWorker(data, new CachedReader(data.readerData, data.ringIndex)).serve();
+/** A thread may be started before there is a device for it. */
+parentPort?.once('message', (data: FuseWorkerData) => {
+  void start(data);
+});
+
+async function start(data: FuseWorkerData): Promise<void> {
+  const reader = await makeReader(data);
+  new FuseWorker(data, reader).serve();
+}
+
+async function makeReader({ reader, ringIndex }: FuseWorkerData): Promise<WorkerReader> {
+  if (reader.module === null) return new CachedReader(reader.device, ringIndex);
+  const module = (await import(reader.module)) as ReaderModule;
+  return new module.CachedReader(reader.data, ringIndex);
+}

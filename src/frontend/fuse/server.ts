@@ -1,16 +1,15 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync } from 'node:fs';
-import { Worker } from 'node:worker_threads';
 import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { fuseLimits } from '../../base/limits.ts';
 import type { Logger } from '../../base/log.ts';
-import { siblingModule } from '../../base/package-root.ts';
 import type { BlockDevice } from '../../device/block-device.ts';
 import { mount, mountFlags, unmount, unmountFlags } from '../../../native/mount.ts';
 import { FuseAnswers } from './answers.ts';
 import type { FuseWorkerData, WorkerMessage } from './fuse-worker.ts';
 import type { FuseFile } from './protocol.ts';
 import { ownerTag } from './owner.ts';
+import type { FuseThreads } from './threads.ts';
 
 /** What worker threads read hits with, instead of the device's own shared data. */
 export interface ReaderModule {
@@ -25,6 +24,7 @@ export interface FuseServerOptions {
   /** An empty file that becomes the device. */
   path: string;
   workers: number;
+  threads: FuseThreads;
   reader?: ReaderModule;
   log: Logger;
 }
@@ -111,13 +111,12 @@ export class FuseServer {
     ready: PromiseWithResolvers<void>,
   ): Promise<void> {
     const exits = Array.from({ length: options.workers }, (_, index) => {
-      const worker = new Worker(siblingModule('fuse-worker', import.meta.url), {
-        name: `replaybd-fuse-${index}`,
-        workerData: workerDataFor(options, this.#fd, index),
-      });
+      const worker = options.threads.takeWorker();
       worker.on('message', (message: WorkerMessage) => this.#take(message, ready));
       worker.on('error', (error) => this.#fail(error, ready));
-      return new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+      const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
+      worker.postMessage(workerDataFor(options, this.#fd, index));
+      return ended;
     });
     await Promise.all(exits);
     ready.reject(new ReplaybdError('ERR_FUSE_ENDED', `${this.path}: unmounted while it started`));
@@ -157,9 +156,10 @@ function workerDataFor(options: FuseServerOptions, fd: number, index: number): F
   return {
     fd,
     file,
-    readerModule: (reader?.url ?? siblingModule('../../device/cached-reader', import.meta.url))
-      .href,
-    readerData: reader === undefined ? device.shared : reader.data,
+    reader:
+      reader === undefined
+        ? { module: null, device: device.shared }
+        : { module: reader.url.href, data: reader.data },
     // Ring 0 is this thread's.
     ringIndex: index + 1,
     servesHits: file.readOnly,

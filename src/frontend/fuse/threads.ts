@@ -1,0 +1,42 @@
+import { Worker } from 'node:worker_threads';
+import { siblingModule } from '../../base/package-root.ts';
+import { BlockingThread } from '../../../native/blocking-thread.ts';
+
+/**
+ * The threads of a FUSE front end. Made before there is a device, they start up while the image is
+ * still being opened; a front end that is given none starts its own.
+ */
+export class FuseThreads {
+  /** For calls that wait for the device. */
+  readonly blocking: BlockingThread = new BlockingThread();
+  readonly #spare: Worker[];
+
+  constructor(workers: number) {
+    this.blocking.start();
+    this.#spare = Array.from({ length: workers }, startWorker);
+  }
+
+  /** A worker that waits for its first message, FuseWorkerData. The caller sees it end. */
+  takeWorker(): Worker {
+    const worker = this.#spare.shift() ?? startWorker();
+    worker.removeAllListeners('error');
+    worker.ref();
+    return worker;
+  }
+
+  /** Ends what was not taken. */
+  close(): void {
+    for (const worker of this.#spare.splice(0)) void worker.terminate();
+    this.blocking.close();
+  }
+}
+
+function startWorker(): Worker {
+  const worker = new Worker(siblingModule('fuse-worker', import.meta.url), {
+    name: 'replaybd-fuse',
+  });
+  // It fails again when it is given something to do, and then somebody listens.
+  worker.on('error', () => undefined);
+  worker.unref();
+  return worker;
+}
