@@ -138,7 +138,7 @@ export const fetchLimits = {
   /** Ranges waiting in the prefetch lane. */
   prefetchBacklogMax: 1000,
   demandConcurrencyMax: 32,
-  prefetchConcurrencyMax: 16,
+  prefetchConcurrencyMax: 32,
   /** Requests of the prefetch lane while a demand read waits for the network. */
   prefetchConcurrencyNarrow: 4,
   /** Bytes asked for but not arrived, in the prefetch lane. */
