@@ -64,7 +64,7 @@ async function runIn(folder: string, options: DemoOptions): Promise<DemoResult> 
   onProgress('collecting files of this machine: Node, its libraries, node_modules');
   const rootfs = join(folder, 'rootfs');
   await mkdir(rootfs);
-  const { command } = await makeDemoRootfs(rootfs);
+  const { command } = await makeDemoRootfs(rootfs, signal);
   const registry = await startEmbeddedRegistry({ root: join(folder, 'registry') });
   try {
     const reference = `${registry.url}/demo/node-service:v1`;

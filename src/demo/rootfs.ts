@@ -21,7 +21,7 @@ export interface DemoRootfs {
  * binary that runs this process, the shared libraries it is linked with, this project's node_modules
  * and a small web service.
  */
-export async function makeDemoRootfs(folder: string): Promise<DemoRootfs> {
+export async function makeDemoRootfs(folder: string, signal?: AbortSignal): Promise<DemoRootfs> {
   const node = realpathSync(process.execPath);
   await mkdir(join(folder, 'bin'), { recursive: true });
   await copy(node, join(folder, 'bin', 'node'));
@@ -34,14 +34,15 @@ export async function makeDemoRootfs(folder: string): Promise<DemoRootfs> {
   const server = fileURLToPath(siblingModule('guest/server', import.meta.url));
   const serverName = basename(server).replace(/\.(t|j)s$/, '.m$1s');
   await copy(server, join(folder, 'app', serverName));
-  await copyModules(join(packageRoot, 'node_modules'), join(folder, 'app', 'node_modules'));
+  await copyModules(join(packageRoot, 'node_modules'), join(folder, 'app', 'node_modules'), signal);
   for (const name of ['dev', 'proc', 'tmp', 'etc']) await mkdir(join(folder, name));
   return { command: ['/bin/node', `/app/${serverName}`] };
 }
 
-async function copyModules(from: string, to: string): Promise<void> {
+async function copyModules(from: string, to: string, signal?: AbortSignal): Promise<void> {
   await mkdir(to, { recursive: true });
   for (const name of await readdir(from)) {
+    signal?.throwIfAborted();
     if (LEFT_OUT.has(name)) continue;
     await cp(join(from, name), join(to, name), {
       recursive: true,
