@@ -27,14 +27,19 @@ after(() => fixture.close());
 
 function attachArgs(folder: string, target = image.reference): string[] {
   return [
-    ...[target, '--frontend', 'nbd', '--mode', 'off', '--nbd-socket', `${folder}/nbd`],
+    ...[target, '--frontend', 'nbd', '--mode', 'off'],
     ...['--cache', `${folder}/cache`, '--trace-dir', `${folder}/traces`],
   ];
 }
 
+/** With a socket where the test wants it, not where it is by default. */
+function socketArgs(scratch: Scratch, target?: string): string[] {
+  return [...attachArgs(scratch.folder, target), '--nbd-socket', scratch.path('nbd')];
+}
+
 test('nbdinfo sees a read-only disk with holes', { skip: needs('nbdinfo') }, async (t) => {
   const scratch = scratchOf(t);
-  const { ready } = await Attached.start(scratch, attachArgs(scratch.folder));
+  const { ready } = await Attached.start(scratch, socketArgs(scratch));
   assert.equal(ready.path, `nbd+unix:///?socket=${scratch.path('nbd')}`);
   const info = JSON.parse(await output('nbdinfo', '--json', ready.path)) as {
     exports: Record<string, unknown>[];
@@ -58,7 +63,7 @@ test(
   { skip: needs('nbdcopy', 'qemu-img') },
   async (t) => {
     const scratch = scratchOf(t);
-    const attached = await Attached.start(scratch, attachArgs(scratch.folder));
+    const attached = await Attached.start(scratch, socketArgs(scratch));
     const { path } = attached.ready;
     const copy = scratch.path('copy.raw');
     await output('nbdcopy', path, copy);
@@ -73,7 +78,7 @@ test(
 
 test('writes are refused', { skip: needs('qemu-io') }, async (t) => {
   const scratch = scratchOf(t);
-  const { ready } = await Attached.start(scratch, attachArgs(scratch.folder));
+  const { ready } = await Attached.start(scratch, socketArgs(scratch));
   const write = await run('qemu-io', '-f', 'raw', '-c', 'write 0 4096', ready.path);
   assert.notEqual(write.code, 0);
   assert.match(write.stderr + write.stdout, /read.only|not permitted|Permission denied/i);
@@ -97,7 +102,7 @@ test('fio verifies a disk that is one remote lower', { skip: needs('fio') }, asy
   const repoBlobUrl = `${registry.url}/v2/e2e/fio/blobs`;
   writeFileSync(config, JSON.stringify({ repoBlobUrl, lowers: [{ digest, size, dir: '' }] }));
 
-  const { ready } = await Attached.start(scratch, attachArgs(scratch.folder, config));
+  const { ready } = await Attached.start(scratch, socketArgs(scratch, config));
   const verify = [
     ...['--name=verify', '--ioengine=nbd', `--uri=${ready.path}`, '--rw=randread', '--iodepth=8'],
     ...['--readonly', `--aux-path=${scratch.folder}`, ...layout],
@@ -123,8 +128,8 @@ async function writeLayer(scratch: Scratch, raw: string, virtualSizeBytes: numbe
 test('NBD needs no privileges', { skip: skipUnprivileged || needs('nbdcopy') }, async (t) => {
   const scratch = scratchOf(t);
   const { options, folder } = unprivileged(scratch);
-  const args = attachArgs(folder).filter((arg) => arg !== '--nbd-socket' && !arg.endsWith('/nbd'));
-  const attached = await Attached.start(scratch, [...args, '--mode', 'auto'], options);
+  const args = [...attachArgs(folder), '--mode', 'auto'];
+  const attached = await Attached.start(scratch, args, options);
   const { ready, process } = attached;
   assert.equal(ready.mode, 'record');
   const status = readFileSync(`/proc/${process.pid}/status`, 'utf8');

@@ -60,26 +60,35 @@ export class CliProcess {
     for (;;) {
       const line = this.#lines.shift();
       if (line !== undefined) return line;
-      assert.ok(!this.#isOver, `ended before it printed another line: ${this.#stderr}`);
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
+      await this.#more();
     }
   }
 
-  get stderr(): string {
-    return this.#stderr;
+  /** Resolves when standard error holds `text`. Rejects when the process ends first. */
+  async untilSaid(text: string): Promise<void> {
+    while (!this.#stderr.includes(text)) await this.#more();
   }
 
   kill(signal: NodeJS.Signals): void {
     this.#child.kill(signal);
   }
 
+  /** Waits for more output; one wait at a time. */
+  async #more(): Promise<void> {
+    assert.ok(!this.#isOver, `ended before it printed what was expected: ${this.#stderr}`);
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+    });
+  }
+
   async #run(): Promise<Ended> {
     const { stdout, stderr } = this.#child;
     assert.ok(stdout !== null && stderr !== null);
     const all: string[] = [];
-    stderr.setEncoding('utf8').on('data', (text: string) => (this.#stderr += text));
+    stderr.setEncoding('utf8').on('data', (text: string) => {
+      this.#stderr += text;
+      this.#wake();
+    });
     createInterface({ input: stdout }).on('line', (line) => {
       all.push(line);
       this.#lines.push(line);
