@@ -50,6 +50,9 @@ export interface Blob {
 
   has(offset: number, length: number): boolean;
 
+  /** Whether some of the range is being fetched, or queued to be; a local blob need not say. */
+  isUnderWay?(offset: number, length: number): boolean;
+
   /**
    * Resolves when every granule of the range is present. Demand waits have a deadline:
    * ERR_READ_DEADLINE, or the last cause, afterwards.

@@ -255,7 +255,7 @@ export class Attachment {
           records,
           layers,
           resolver: this.stack,
-          metadataRanges: this.stack.layers.map((layer) => layer.openingRanges),
+          metadataRanges: this.stack.layers.map((layer) => layer.metadataRanges),
         }),
       save: (bytes) => writeFileAtomic(this.#tracePath, bytes),
       clock: this.#runtime.clock,

@@ -15,6 +15,9 @@ import { peelTar, TAR_PROBE_BYTES } from './tar-wrapper.ts';
 import { hasZFileMagic } from './zfile/format.ts';
 import { openZFile, type ZFileFacts } from './zfile/reader.ts';
 
+/** A blob's trailer, and the zeros with which a tar ends, lie within these last bytes. */
+const TAIL_END_BYTES = 16 * 1024;
+
 /** How a layer is packed. */
 export interface LayerBlobFacts {
   readonly hasTarWrapper: boolean;
@@ -30,8 +33,6 @@ export interface LayerBlob {
   readonly bytes: LayerBytes;
   /** Blob ranges that opening read: wrapper, header, jump table, trailer. */
   readonly metadataRanges: readonly ByteRange[];
-  /** Blob ranges that opening fetched before it knew where metadata is. */
-  readonly endRanges: readonly ByteRange[];
   readonly facts: LayerBlobFacts;
 }
 
@@ -41,11 +42,11 @@ export interface LayerBlob {
  * few times. Errors: ERR_TAR_*, ERR_ZFILE_*, and what fetching throws.
  */
 export async function openLayerBlob(blob: Blob): Promise<LayerBlob> {
-  const endRanges = await fetchEnds(blob);
+  await fetchEnds(blob);
   for (let attempt = 1; ; attempt += 1) {
     const reader = new BlobReader(blob);
     try {
-      return { ...(await open(reader)), endRanges };
+      return await open(reader);
     } catch (error) {
       const isDamage = /^ERR_(ZFILE|TAR)_/.test(codeOf(error));
       const mayRetry = isDamage && attempt < layerBlobLimits.verifyAttemptsMax;
@@ -54,7 +55,7 @@ export async function openLayerBlob(blob: Blob): Promise<LayerBlob> {
   }
 }
 
-async function open(reader: BlobReader): Promise<Omit<LayerBlob, 'endRanges'>> {
+async function open(reader: BlobReader): Promise<LayerBlob> {
   const { blob } = reader;
   const first = await reader.read(0, Math.min(TAR_PROBE_BYTES, blob.sizeBytes));
   const wrapped = peelTar(first, blob.sizeBytes, blob.name);
@@ -79,18 +80,20 @@ async function open(reader: BlobReader): Promise<Omit<LayerBlob, 'endRanges'>> {
 
 /**
  * Starts both ends of the blob at once, so that opening a remote layer costs one round trip
- * rather than three. A jump table takes about 1/500 of a blob of 4 KiB blocks.
+ * rather than three. A jump table takes about 1/500 of a blob of 4 KiB blocks. Where a replay is
+ * fetching the end already, it fetches what is needed of it: there is nothing to guess.
  */
-async function fetchEnds(blob: Blob): Promise<ByteRange[]> {
+async function fetchEnds(blob: Blob): Promise<void> {
   const { sizeBytes } = blob;
   const { tailGuessBytesMin, tailGuessBytesMax } = layerBlobLimits;
+  const lastBytes = Math.min(TAIL_END_BYTES, sizeBytes);
+  if (blob.isUnderWay?.(sizeBytes - lastBytes, lastBytes) === true) return;
   const guess = Math.ceil(sizeBytes / 400) + tailGuessBytesMin / 2;
   const tailBytes = Math.min(Math.max(guess, tailGuessBytesMin), tailGuessBytesMax, sizeBytes);
   const tail = alignToGranules({ offset: sizeBytes - tailBytes, length: tailBytes }, sizeBytes);
   const head = { offset: 0, length: Math.min(GRANULE_BYTES, tail.offset) };
   const ends = [head, tail].filter(({ length }) => length > 0);
   await Promise.all(ends.map(({ offset, length }) => blob.ensure(offset, length)));
-  return ends;
 }
 
 /**

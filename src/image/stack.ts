@@ -14,8 +14,6 @@ export interface StackLayer {
   readonly lsmt: LsmtLayer;
   /** Blob ranges that opening the layer reads: headers, indexes, trailers. */
   readonly metadataRanges: readonly ByteRange[];
-  /** Those, after what opening fetches before it knows them: what to have ahead of an opening. */
-  readonly openingRanges: readonly ByteRange[];
 }
 
 /** Where a piece of the virtual disk lives: bytes of one layer's LSMT file. */
@@ -80,8 +78,7 @@ async function openStackLayer(blob: Blob): Promise<StackLayer> {
     blobRange(container.map, range.offset, range.length),
   );
   const metadataRanges = [...container.metadataRanges, ...lsmtRanges];
-  const openingRanges = [...container.endRanges, ...metadataRanges];
-  return { blob, container, lsmt, metadataRanges, openingRanges };
+  return { blob, container, lsmt, metadataRanges };
 }
 
 /** The disk is as large as the topmost layer that states a size says. */

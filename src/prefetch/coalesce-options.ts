@@ -42,8 +42,9 @@ export interface LinkEstimate {
 
 /**
  * Options for a link: a request takes at most about 50 ms of it, so that a slow link is not
- * blocked by one; a gap may cost as much as 1 ms, about what another request costs; and no range
- * is held up by more than 150 ms of others that were pulled forward.
+ * blocked by one; no range is held up by more than 150 ms of others that were pulled forward; and a
+ * gap may take 1 ms of 1 Gbit/s, about what another request costs in processor time. On a slower link
+ * there is time to spare for requests, and none for gaps.
  */
 export function coalesceOptionsFor(link: LinkEstimate): CoalesceOptions {
   if (link.bytesPerSecond <= 0) return defaultCoalesceOptions;
@@ -54,7 +55,7 @@ export function coalesceOptionsFor(link: LinkEstimate): CoalesceOptions {
   return {
     ...defaultCoalesceOptions,
     requestBytesMax: wholeGranules(0.05, 128 * KIB, 2 * MIB),
-    gapBytesMax: wholeGranules(0.001, GRANULE_BYTES, 256 * KIB),
+    gapBytesMax: wholeGranules(0.001 * Math.min(1, link.bytesPerSecond / 125e6), 0, 256 * KIB),
     horizonBytes: wholeGranules(0.15, 256 * KIB, 64 * MIB),
     leadBytesMax: wholeGranules(0.01, 32 * KIB, MIB),
   };

@@ -99,6 +99,10 @@ export class RemoteBlob implements Blob {
     return this.cached.has(offset, length);
   }
 
+  isUnderWay(offset: number, length: number): boolean {
+    return this.flights.pieces({ offset, length }).some(({ flight }) => flight !== null);
+  }
+
   ensure(offset: number, length: number, options: EnsureOptions = {}): Promise<void> {
     if (this.#isClosed) return Promise.reject(this.closedError());
     if (this.#isOutside(offset, length)) {
