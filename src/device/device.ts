@@ -4,6 +4,7 @@ import { SECTOR_BYTES } from '../base/limits.ts';
 import type { Clock } from '../base/clock.ts';
 import { mergeRanges, type ByteRange } from '../base/range.ts';
 import type { Logger } from '../base/log.ts';
+import type { ReadFailure } from '../../native/kernels.ts';
 import type { Stack } from '../image/stack.ts';
 import type { MissSource } from '../prefetch/quality.ts';
 import type { BlockDevice, DeviceExtent, SharedDevice } from './block-device.ts';
@@ -107,22 +108,29 @@ export class StackDevice implements BlockDevice {
       const failure = this.#reader.failure;
       if (failure.kind !== 'bad') continue;
       verifyFailures += 1;
-      const blob = this.#options.stack.layers[failure.layer].blob;
-      const where = `${blob.name}: block at byte ${failure.blobOffset} (${failure.blobLength} bytes)`;
-      this.#options.log.warn({ device: this.id, verifyFailures }, `${where} fails verification`);
-      const canRefetch = blob.drop(failure.blobOffset, failure.blobLength);
-      if (!canRefetch || verifyFailures >= VERIFY_ATTEMPTS_MAX) {
-        throw new ReplaybdError(
-          'ERR_BLOCK_VERIFY',
-          `${where}: checksum or length is wrong after ${verifyFailures} attempts. ` +
-            'The layer is damaged at its source: compare its sha256 with the digest.',
-        );
-      }
+      this.#dropBad(failure, verifyFailures);
     }
     throw new ReplaybdError(
       'ERR_READ_EVICTED',
       `device ${this.id}: bytes at ${offset} are evicted faster than they can be read. ` +
         'Give the cache a larger quota.',
+    );
+  }
+
+  /** Has a bad block fetched again, and throws where that cannot help, or has not so far. */
+  #dropBad({ layer, block, reason, blobOffset, blobLength }: ReadFailure, failures: number): void {
+    const { blob } = this.#options.stack.layers[layer];
+    const where =
+      blobLength === 0
+        ? `${blob.name}: block ${block} lies outside the layer (${reason})`
+        : `${blob.name}: block at byte ${blobOffset} (${blobLength} bytes) is damaged (${reason})`;
+    this.#options.log.warn({ device: this.id, failures }, where);
+    if (blobLength > 0 && blob.drop(blobOffset, blobLength) && failures < VERIFY_ATTEMPTS_MAX)
+      return;
+    throw new ReplaybdError(
+      'ERR_BLOCK_VERIFY',
+      `${where} after ${failures} attempt(s). ` +
+        'The layer is damaged at its source: compare its sha256 with the digest.',
     );
   }
 
