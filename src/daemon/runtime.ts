@@ -15,6 +15,7 @@ import {
 } from '../registry/client.ts';
 import { parseRepositoryAddress } from '../registry/reference.ts';
 import { TraceStore } from '../trace/store.ts';
+import { registerProcessMetrics } from './process-metrics.ts';
 
 export interface RuntimeOptions {
   /** Where blobs are kept; null keeps them in memory, for as long as a device is open. */
@@ -61,6 +62,7 @@ export class Runtime {
         for (const listener of this.#fetchListeners) listener(event);
       },
     });
+    registerProcessMetrics(this.metrics.registry, this);
   }
 
   /** Throws ERR_CACHE_LOCKED when another process uses the cache folder. */

@@ -96,10 +96,6 @@ export class PrefetchMetrics {
     this.#counter('replaybd_fetched_bytes_total', fetched, ['lane'], (quality, set) => {
       for (const lane of LANES) set(quality.lanes[lane].bytes, { lane });
     });
-    const inFlight = 'Bytes asked of the origin that have not arrived';
-    this.#gauge('replaybd_inflight_bytes', inFlight, ['lane'], (quality, set) => {
-      for (const lane of LANES) set(quality.lanes[lane].inFlightBytes, { lane });
-    });
   }
 
   #gauge(name: string, help: string, labels: string[], report: Report): void {

@@ -19,8 +19,6 @@ export interface LaneCounts {
   failed: number;
   /** Bytes received. */
   bytes: number;
-  /** Bytes asked for that have not arrived. */
-  inFlightBytes: number;
 }
 
 /** How well prefetch did, as numbers for programs; all of it is what `--json` prints. */
@@ -84,17 +82,12 @@ export class QualityMeter {
     this.#onLatency(source, latencyMs);
   }
 
-  /** A lane sends a request for `bytes`. */
-  onFetchStart(lane: Lane, bytes: number): void {
-    this.#lanes[lane].requests += 1;
-    this.#lanes[lane].inFlightBytes += bytes;
-  }
-
-  /** It ended: `received` of its `bytes` arrived. */
-  onFetchEnd(lane: Lane, bytes: number, received: number): void {
-    this.#lanes[lane].inFlightBytes -= bytes;
-    this.#lanes[lane].bytes += received;
-    if (received < bytes) this.#lanes[lane].failed += 1;
+  /** A lane's request ended: of the bytes it asked for, so many arrived. */
+  onFetch(lane: Lane, askedBytes: number, receivedBytes: number): void {
+    const counts = this.#lanes[lane];
+    counts.requests += 1;
+    counts.bytes += receivedBytes;
+    if (receivedBytes < askedBytes) counts.failed += 1;
   }
 
   snapshot(): QualitySnapshot {
@@ -182,7 +175,7 @@ export function formatQuality(quality: QualitySnapshot): string {
 }
 
 function emptyLane(): LaneCounts {
-  return { requests: 0, failed: 0, bytes: 0, inFlightBytes: 0 };
+  return { requests: 0, failed: 0, bytes: 0 };
 }
 
 function ratio(part: number, whole: number): number | null {

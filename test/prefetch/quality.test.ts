@@ -26,10 +26,8 @@ test('the ratios of a run computed by hand', () => {
     { cached: 10_000 },
     {},
   ]);
-  meter.onFetchStart('prefetch', 12_000);
-  meter.onFetchEnd('prefetch', 12_000, 12_000);
-  meter.onFetchStart('demand', 1000);
-  meter.onFetchEnd('demand', 1000, 1000);
+  meter.onFetch('prefetch', 12_000, 12_000);
+  meter.onFetch('demand', 1000, 1000);
   meter.onAccess(0, 4096, true);
   assert.equal(meter.onMiss(0, 4096), 'late');
   assert.equal(meter.onMiss(0, 4096), 'demand');
@@ -67,15 +65,9 @@ test('ratios of nothing are null, and print as such', () => {
 
 test('a request that fails counts as failed, and only what arrived as bytes', () => {
   const meter = scriptedMeter([]);
-  meter.onFetchStart('demand', 1000);
-  meter.onFetchStart('demand', 500);
-  meter.onFetchEnd('demand', 1000, 300);
-  assert.deepEqual(meter.snapshot().lanes.demand, {
-    requests: 2,
-    failed: 1,
-    bytes: 300,
-    inFlightBytes: 500,
-  });
+  meter.onFetch('demand', 500, 500);
+  meter.onFetch('demand', 1000, 300);
+  assert.deepEqual(meter.snapshot().lanes.demand, { requests: 2, failed: 1, bytes: 800 });
 });
 
 test('a stack is touched through what serves each piece', () => {
@@ -125,8 +117,7 @@ test('metrics carry every device under its name, and forget it', async () => {
   const metrics = new PrefetchMetrics();
   const meter = scriptedMeter([{ prefetched: 100, late: 50 }]);
   metrics.add('disk0', meter);
-  meter.onFetchStart('prefetch', 4000);
-  meter.onFetchEnd('prefetch', 4000, 300);
+  meter.onFetch('prefetch', 4000, 300);
   meter.onAccess(0, 512, true);
   metrics.observeDemandRead('disk0', 'late', 3);
   metrics.setReady('disk0', 0.25);
@@ -139,7 +130,6 @@ test('metrics carry every device under its name, and forget it', async () => {
     'replaybd_accuracy_ratio{device="disk0"} 0.5',
     'replaybd_requests_total{device="disk0",lane="prefetch"} 1',
     'replaybd_fetched_bytes_total{device="disk0",lane="prefetch"} 300',
-    'replaybd_inflight_bytes{device="disk0",lane="prefetch"} 0',
     'replaybd_demand_read_seconds_bucket{le="0.005",device="disk0",source="late"} 1',
     'replaybd_device_ready_seconds{device="disk0"} 0.25',
   ]) {
