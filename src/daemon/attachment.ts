@@ -115,7 +115,7 @@ export class Attachment {
       },
     });
     this.recording = this.mode === 'record' ? this.#record(options) : null;
-    if (this.mode !== 'off') this.#drain.setEnabled(true);
+    this.#drain.setEnabled(true);
     this.#timer = setInterval(() => this.#drainTap(), DRAIN_MS);
     const digests = new Set(blobs.map((blob) => blob.digest));
     const count = (event: FetchEvent): void => {
@@ -147,9 +147,11 @@ export class Attachment {
       const image = await describeImage(options.target, runtime.client, {
         identify: options.mode !== 'off',
         onRepository: (repository) => preconnect(runtime, repository, options.mode),
+        onResultFile: (path) => {
+          resultFile = path;
+        },
         ...(signal === undefined ? {} : { signal }),
       });
-      resultFile = image.resultFile;
       const { mode, trace, tracePath } = await chooseMode(runtime, image, options);
       blobs.push(...(await openBlobs(runtime, image)));
       signal?.throwIfAborted();

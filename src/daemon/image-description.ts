@@ -17,8 +17,6 @@ export interface ImageDescription {
   readonly identity: Omit<TraceImage, 'virtualSizeBytes'>;
   /** Bottom first, one for each layer of the identity. */
   readonly lowers: readonly LowerLocation[];
-  /** Where overlaybd wants to be told how opening went; '' when nowhere. */
-  readonly resultFile: string;
 }
 
 export interface DescribeOptions {
@@ -26,6 +24,8 @@ export interface DescribeOptions {
   identify: boolean;
   /** Called as soon as it is known where the blobs will come from. */
   onRepository: (repository: RepositoryName) => void;
+  /** Called with a configuration's `resultFile` ('' when it has none) before anything is refused. */
+  onResultFile: (path: string) => void;
   signal?: AbortSignal;
 }
 
@@ -41,6 +41,7 @@ export async function describeImage(
 
 async function describeConfig(path: string, options: DescribeOptions): Promise<ImageDescription> {
   const config = await readImageConfig(path);
+  options.onResultFile(config.resultFile);
   if (config.upper.index !== '' && config.upper.data !== '') {
     throw new ReplaybdError(
       'ERR_UPPER_UNSUPPORTED',
@@ -63,7 +64,7 @@ async function describeConfig(path: string, options: DescribeOptions): Promise<I
     }),
   );
   const identity = { manifestDigest: null, layers };
-  return { name: path, identity, lowers, resultFile: config.resultFile };
+  return { name: path, identity, lowers };
 }
 
 async function describeReference(
@@ -107,7 +108,6 @@ async function describeReference(
       digest: layer.digest,
       size: layer.size,
     })),
-    resultFile: '',
   };
 }
 

@@ -39,6 +39,10 @@ test('the disk of three layers is the one that the original reads', async (t) =>
   const played = await cliJson<PlayOutput>(scratch, playArgs(scratch, config));
   assert.equal(played.sha256, expected.sha256);
   assert.equal(played.report.layers, 3);
+  const { mode, quality } = played.report;
+  assert.equal(mode, 'off');
+  assert.equal(quality.hits, played.reads, 'reads are counted without a trace too');
+  assert.ok(quality.touchedBytes.cached > 0);
   assert.equal(readFileSync(scratch.path('result'), 'utf8'), 'success');
 });
 
@@ -84,6 +88,7 @@ test('a writable layer is refused by name, before anything is opened', async (t)
   const { code, stderr } = await cli(scratch, playArgs(scratch, config));
   assert.equal(code, 1);
   assert.match(stderr, /\$\.upper: .*ERR_UPPER_UNSUPPORTED/);
+  assert.match(readFileSync(scratch.path('result'), 'utf8'), /^failed:.*\$\.upper: /);
 });
 
 test('a mistake in a configuration is named with its place', async (t) => {
