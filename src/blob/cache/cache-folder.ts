@@ -53,8 +53,8 @@ export class CacheFolder {
     closeSync(lockFd);
     throw new ReplaybdError(
       'ERR_CACHE_LOCKED',
-      `${path}: another process uses this cache. Give this one a folder of its own, ` +
-        'or let the running daemon open the device.',
+      `${path}: another process uses this cache. Give this one another --cache folder, ` +
+        'or end that process.',
       { errno: 'EBUSY' },
     );
   }
