@@ -52,8 +52,9 @@ export async function startControl(options: ControlOptions): Promise<Control> {
     answer(routes, request).then(
       (reply) => send(response, reply),
       (error: unknown) => {
-        log.warn({ err: error, method: request.method, url: request.url }, messageOf(error));
-        send(response, errorReply(error));
+        const reply = errorReply(error);
+        logFailure(log, request, reply, error);
+        send(response, reply);
       },
     );
   });
@@ -165,6 +166,16 @@ function errorReply(error: unknown): Reply {
   // What went wrong inside is for the log; a ReplaybdError is written for the caller.
   const message = error instanceof ReplaybdError ? error.message : `failed (${codeOf(error)})`;
   return errorBody(statusOf(error), code, message);
+}
+
+/** What a client did wrong is its own to read; what went wrong here is for who runs this process. */
+function logFailure(log: Logger, request: IncomingMessage, reply: Reply, error: unknown): void {
+  const { method, url } = request;
+  if (reply.status < 500) {
+    log.debug({ method, url, status: reply.status, code: codeOf(error) }, messageOf(error));
+  } else {
+    log.warn({ err: error, method, url, status: reply.status }, messageOf(error));
+  }
 }
 
 function statusOf(error: unknown): number {

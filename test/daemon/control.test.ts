@@ -7,8 +7,10 @@ import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { pino } from 'pino';
 import { ReplaybdError } from '../../src/base/errors.ts';
 import { controlLimits } from '../../src/base/limits.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { controlRequest } from '../../src/daemon/control-client.ts';
 import { type ControlHandlers, startControl } from '../../src/daemon/control.ts';
 
@@ -33,11 +35,11 @@ const handlers: ControlHandlers = {
   },
 };
 
-async function serve(t: TestContext): Promise<string> {
+async function serve(t: TestContext, log = silentLogger): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'replaybd-control-'));
   t.after(async () => await rm(folder, { recursive: true, force: true }));
   const socketPath = join(folder, 'control.sock');
-  const control = await startControl({ socketPath, handlers });
+  const control = await startControl({ socketPath, handlers, log });
   t.after(control.close);
   return socketPath;
 }
@@ -80,6 +82,23 @@ test('errors keep their code; what is internal stays inside', async (t) => {
   await expectCode('GET', '/v1/devices//stats', 'ERR_CONTROL_PATH');
   await expectCode('POST', '/v1/health', 'ERR_CONTROL_METHOD');
   await expectCode('POST', '/v1/devices/disk%2F1/detach', 'ERR_INTERNAL');
+});
+
+test('what a client does wrong is no warning in the log', async (t) => {
+  const lines: string[] = [];
+  const log = pino({ level: 'debug' }, { write: (line) => void lines.push(line) });
+  const socketPath = await serve(t, log);
+  const detach = (id: string) => controlRequest(socketPath, 'POST', `/v1/devices/${id}/detach`);
+  const stats = controlRequest(socketPath, 'GET', '/v1/devices/other/stats');
+  await assert.rejects(stats, { code: 'ERR_DEVICE' });
+  await assert.rejects(detach('any'), { code: 'ERR_INTERNAL' });
+  const [client, server] = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+  assert.equal(client.level, log.levels.values.debug);
+  assert.equal(client.code, 'ERR_DEVICE');
+  assert.ok(!JSON.stringify(client).includes('stack'));
+  assert.equal(server.level, log.levels.values.warn);
+  assert.match(JSON.stringify(server.err), /secret detail.*stack/);
+  assert.equal(lines.length, 2);
 });
 
 test('HTTP statuses and bodies', async (t) => {
