@@ -1,6 +1,6 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,9 +17,11 @@ import { decodeTrace } from '../src/trace/decode.ts';
 import { openShapedLink, type LinkShape } from './link/shaped-link.ts';
 
 // The question: how close does a replayed cold start come to what the link allows?
-// The demo image, served by Debian's docker-registry over real TCP on a shaped link (bench/link), is
-// started lazily while recording, cold with the trace replayed, and warm. Needs root, docker-registry,
-// iproute2 and cc. `npm run bench cold-start -- --link 1000:20 --runs 10 --json`.
+// The demo image, served over real TCP on a shaped link (bench/link), is started lazily while recording,
+// cold with the trace replayed, and warm. The registry runs on the same cores as what is measured, so
+// by default it is the embedded one, which takes little; `--registry docker` takes Debian's
+// docker-registry. Needs root, iproute2 and cc.
+// `npm run bench cold-start -- --link 1000:20 --runs 10 --json`.
 
 const ALL_LINKS = [25, 100, 1000].flatMap((megabits) =>
   [5, 20, 50].map((ms) => `${megabits}:${ms}`),
@@ -34,7 +36,6 @@ interface Run {
 interface Workspace {
   folder: string;
   command: readonly string[];
-  blobPaths: string[];
 }
 
 const { values } = parseArgs({
@@ -42,6 +43,7 @@ const { values } = parseArgs({
     link: { type: 'string', multiple: true },
     runs: { type: 'string', default: '10' },
     'lazy-runs': { type: 'string', default: '3' },
+    registry: { type: 'string', default: 'embedded' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -192,6 +194,24 @@ async function startRegistry(
   address: string,
   namespace: string | null,
 ): Promise<ChildProcess> {
+  const command =
+    values.registry === 'docker' ? dockerRegistry(work, address) : embeddedRegistry(work, address);
+  const [program, ...args] =
+    namespace === null ? command : ['ip', 'netns', 'exec', namespace, ...command];
+  const server = spawn(program, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  if (namespace === null) await untilListening(address);
+  else await sleep(1000);
+  if (server.exitCode !== null) throw new Error(`${program} did not start`);
+  return server;
+}
+
+function embeddedRegistry(work: string, address: string): string[] {
+  const script = join(packageRoot, 'dist/bench/link/registry-server.js');
+  const root = join(work, 'registry');
+  return [process.execPath, '--max-semi-space-size=1', script, root, address, String(PORT)];
+}
+
+function dockerRegistry(work: string, address: string): string[] {
   const config = join(work, 'registry.yml');
   writeFileSync(
     config,
@@ -199,14 +219,7 @@ async function startRegistry(
       `storage: {filesystem: {rootdirectory: ${join(work, 'registry')}}}\n` +
       `http: {addr: '${address}:${PORT}'}\n`,
   );
-  const command = ['docker-registry', 'serve', config];
-  const [program, ...args] =
-    namespace === null ? command : ['ip', 'netns', 'exec', namespace, ...command];
-  const server = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
-  if (namespace === null) await untilListening(address);
-  else await sleep(1000);
-  if (server.exitCode !== null) throw new Error('docker-registry did not start');
-  return server;
+  return ['docker-registry', 'serve', config];
 }
 
 async function untilListening(address: string): Promise<void> {
@@ -220,7 +233,7 @@ async function untilListening(address: string): Promise<void> {
     if (connected) return;
     await sleep(50);
   }
-  throw new Error(`docker-registry does not answer on ${address}:${PORT}`);
+  throw new Error(`the registry does not answer on ${address}:${PORT}`);
 }
 
 async function stop(server: ChildProcess): Promise<void> {
@@ -229,11 +242,14 @@ async function stop(server: ChildProcess): Promise<void> {
   await once(server, 'exit');
 }
 
-/** Empties the kernel's page cache, then reads the registry's blobs: the link is what is measured. */
+/** Empties the kernel's page cache, then reads what the registry serves: the link is measured. */
 function dropCaches(workspace: Workspace): void {
   spawnSync('sync');
   writeFileSync('/proc/sys/vm/drop_caches', '3');
-  for (const path of workspace.blobPaths) if (existsSync(path)) readFileSync(path);
+  const root = join(workspace.folder, 'registry');
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+    if (entry.isFile()) readFileSync(join(entry.parentPath, entry.name));
+  }
 }
 
 function repeat<T>(count: number, work: () => T): T[] {
