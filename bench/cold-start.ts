@@ -73,15 +73,7 @@ async function prepare(work: string): Promise<Workspace> {
   await client.close();
   await stop(registry);
   rmSync(rootfs, { recursive: true });
-  const hex = image.layers[0].digest.slice('sha256:'.length);
-  const store = join(
-    work,
-    'registry/docker/registry/v2/blobs/sha256',
-    hex.slice(0, 2),
-    hex,
-    'data',
-  );
-  return { folder: work, command, blobPaths: [store] };
+  return { folder: work, command };
 }
 
 interface Row {
