@@ -52,7 +52,8 @@ export class CachedBlob {
 
   has(offset: number, length: number): boolean {
     const first = Math.floor(offset / GRANULE_BYTES);
-    return this.#entry.presence.allSet(first, Math.ceil((offset + length) / GRANULE_BYTES));
+    const end = Math.ceil((offset + length) / GRANULE_BYTES);
+    return length === 0 || this.#entry.presence.allSet(first, end);
   }
 
   /** The absent parts of a range, widened to granules, in order. */
