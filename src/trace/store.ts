@@ -21,11 +21,11 @@ export interface StoredTrace {
 }
 
 /**
- * Names an image in the store: the hex digits of its manifest digest, or of the SHA-256 of its layer
- * digests, bottom first, each followed by a line feed, when it has no manifest.
+ * Names an image in the store: the hex digits of the SHA-256 of its layer digests, bottom first, each
+ * followed by a line feed. So the same layers have the same traces, whether a reference or a
+ * configuration file names them.
  */
-export function imageKey(image: Pick<TraceImage, 'manifestDigest' | 'layers'>): string {
-  if (image.manifestDigest !== null) return image.manifestDigest.replace(/^sha256:/, '');
+export function imageKey(image: Pick<TraceImage, 'layers'>): string {
   const hash = createHash('sha256');
   for (const layer of image.layers) hash.update(`${layer.digest}\n`);
   return hash.digest('hex');

@@ -70,15 +70,17 @@ test('the store keeps, lists and removes traces by image and workload', async ()
   await assert.rejects(store.get('../../etc', trace.workload.key), { code: 'ERR_TRACE_STORE_KEY' });
 });
 
-test('an image without a manifest is named by its layers, in order', () => {
+test('an image is named by its layers, in order', () => {
   const [a, b] = ['a', 'b'].map((text) => ({
     digest: digestOf(Buffer.from(text)),
     sizeBytes: 1,
     diffId: null,
   }));
-  const key = (list: (typeof a)[]): string => imageKey({ manifestDigest: null, layers: list });
+  const key = (list: (typeof a)[]): string => imageKey({ layers: list });
   assert.notEqual(key([a, b]), key([b, a]));
-  assert.equal(imageKey({ manifestDigest: a.digest, layers: [b] }), a.digest.slice(7));
+  const images = [a.digest, null].map((manifestDigest) => ({ manifestDigest, layers: [a, b] }));
+  assert.deepEqual(images.map(imageKey), [key([a, b]), key([a, b])]);
+  assert.equal(key([a]), digestOf(Buffer.from(`${a.digest}\n`)).slice('sha256:'.length));
 });
 
 test('the default folder follows XDG', () => {
