@@ -82,14 +82,11 @@ export async function openRuntime(flags: RuntimeFlags): Promise<Runtime> {
   const service = isGiven ? await loadServiceConfig(path) : null;
   const log = createLogger({ level: flags.logLevel });
   if (service !== null && service.ignored.length > 0) {
-    log.info({ config: path, keys: service.ignored }, 'keys without a meaning here are ignored');
+    log.info({ config: path, keys: service.ignored }, 'keys without an effect here are ignored');
   }
   const cache = flags.cache ?? service?.replaybd.cacheDir ?? defaultCacheFolder();
   const quotaGiB =
-    flags.quota ??
-    service?.replaybd.quotaGB ??
-    service?.cacheConfig.cacheSizeGB ??
-    QUOTA_GIB_DEFAULT;
+    flags.quota ?? service?.replaybd.quotaGB ?? service?.cacheSizeGB ?? QUOTA_GIB_DEFAULT;
   const traceFolder = flags.traceDir ?? service?.replaybd.traceDir ?? null;
   const readDeadlineMs = service?.replaybd.readDeadlineMs ?? null;
   return await Runtime.open({

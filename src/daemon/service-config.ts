@@ -2,62 +2,28 @@ import { readFile, stat } from 'node:fs/promises';
 import { codeOf, ReplaybdError } from '../base/errors.ts';
 import { serviceConfigLimits } from '../base/limits.ts';
 import { ConfigReader } from './config-reader.ts';
-import { sectionSpecs, topLevelSpec } from './service-config-fields.ts';
+import { sectionSpecs, topLevelSpec, type Sections } from './service-config-fields.ts';
 
 /** Where overlaybd keeps its own service configuration. */
 export const DEFAULT_SERVICE_CONFIG_PATH = '/etc/overlaybd/overlaybd.json';
 
 /**
- * overlaybd's global configuration under its own key names, defaults filled in and its legacy keys
- * resolved (docs of overlaybd: overlaybd.json; its config.h for the defaults). Frozen.
+ * What has an effect here of overlaybd's global configuration, under its own key names, defaults
+ * filled in and its legacy keys resolved (docs of overlaybd: overlaybd.json; its config.h for the
+ * defaults). Frozen.
  */
 export interface ServiceConfig {
-  readonly logConfig: LogConfig;
-  readonly cacheConfig: CacheConfig;
-  readonly gzipCacheConfig: GzipCacheConfig;
+  /** Of the cache on disk, in GiB. */
+  readonly cacheSizeGB: number;
   readonly credentialConfig: CredentialConfig;
-  readonly download: DownloadConfig;
   readonly p2pConfig: Readonly<{ enable: boolean; address: string }>;
-  readonly exporterConfig: ExporterConfig;
-  readonly prefetchConfig: Readonly<{ concurrency: number }>;
   /** Client TLS pair for the registry. */
   readonly certConfig: Readonly<{ certFile: string; keyFile: string }>;
-  readonly serviceConfig: Readonly<{ enable: boolean; address: string }>;
-  /** 0 psync, 1 libaio, 2 posix aio; for local layer files. */
-  readonly ioEngine: number;
-  readonly enableAudit: boolean;
-  readonly auditPath: string;
-  readonly enableThread: boolean;
-  readonly registryFsVersion: string;
   /** '' when not set: the program then says its own name and version. */
   readonly userAgent: string;
   readonly replaybd: ReplaybdConfig;
-  /** JSON paths of keys that mean nothing here. */
+  /** JSON paths of keys that have no effect here. */
   readonly ignored: readonly string[];
-}
-
-export interface LogConfig {
-  /** 0 debug, 1 info, 2 warning, 3 error, 4 fatal. */
-  readonly logLevel: number;
-  readonly logPath: string;
-  readonly logSizeMB: number;
-  readonly logRotateNum: number;
-}
-
-export interface CacheConfig {
-  /** 'file', 'ocf' or 'download'. */
-  readonly cacheType: string;
-  readonly cacheDir: string;
-  readonly cacheSizeGB: number;
-  readonly refillSize: number;
-  readonly blockSize: number;
-}
-
-export interface GzipCacheConfig {
-  readonly enable: boolean;
-  readonly cacheDir: string;
-  readonly cacheSizeGB: number;
-  readonly refillSize: number;
 }
 
 export interface CredentialConfig {
@@ -71,24 +37,6 @@ export interface CredentialConfig {
   readonly server_ca_path: string;
 }
 
-export interface DownloadConfig {
-  readonly enable: boolean;
-  /** Seconds. */
-  readonly delay: number;
-  readonly delayExtra: number;
-  readonly maxMBps: number;
-  readonly tryCnt: number;
-  readonly blockSize: number;
-}
-
-export interface ExporterConfig {
-  readonly enable: boolean;
-  readonly uriPrefix: string;
-  readonly port: number;
-  /** Microseconds. */
-  readonly updateInterval: number;
-}
-
 /** What overlaybd has no key for; null where the program's own default holds. */
 export interface ReplaybdConfig {
   /** Replaces cacheConfig.cacheDir: the two caches differ in layout. */
@@ -97,7 +45,6 @@ export interface ReplaybdConfig {
   readonly quotaGB: number | null;
   readonly traceDir: string | null;
   readonly readDeadlineMs: number | null;
-  readonly controlSocket: string | null;
 }
 
 /** Reads and parses a configuration file. Throws ERR_CONFIG, also when it cannot be read. */
@@ -117,61 +64,28 @@ export function parseServiceConfig(text: string, name: string): ServiceConfig {
   const reader = new ConfigReader(name);
   const document = reader.document(text);
   const sections = Object.keys(sectionSpecs);
-  const {
-    logLevel,
-    logPath,
-    cacheType,
-    registryCacheDir,
-    registryCacheSizeGB,
-    credentialFilePath,
-    ...own
-  } = reader.fields(document, topLevelSpec, { path: '', sections });
-  const section = readSections(reader, document);
-  const { logConfig, cacheConfig, credentialConfig } = section;
+  const top = reader.fields(document, topLevelSpec, { path: '', sections });
+  const { cacheConfig, credentialConfig, ...section } = readSections(reader, document);
   return freezeDeeply({
-    ...own,
     ...section,
-    logConfig: logConfig.logPath === '' ? { ...logConfig, logLevel, logPath } : logConfig,
-    cacheConfig:
-      cacheConfig.cacheType === ''
-        ? {
-            ...cacheConfig,
-            cacheType,
-            cacheDir: registryCacheDir,
-            cacheSizeGB: registryCacheSizeGB,
-          }
-        : cacheConfig,
+    cacheSizeGB: cacheConfig.cacheType === '' ? top.registryCacheSizeGB : cacheConfig.cacheSizeGB,
     credentialConfig:
       credentialConfig.mode === ''
-        ? { ...credentialConfig, mode: 'file', path: credentialFilePath }
+        ? { ...credentialConfig, mode: 'file', path: top.credentialFilePath }
         : credentialConfig,
+    userAgent: top.userAgent,
     ignored: [...reader.ignored],
   });
 }
 
-type Sections = Pick<ServiceConfig, keyof typeof sectionSpecs>;
-
 function readSections(reader: ConfigReader, document: Record<string, unknown>): Sections {
+  const { cacheConfig, credentialConfig, p2pConfig, certConfig, replaybd } = sectionSpecs;
   return {
-    logConfig: reader.sectionFields(document, 'logConfig', sectionSpecs.logConfig),
-    cacheConfig: reader.sectionFields(document, 'cacheConfig', sectionSpecs.cacheConfig),
-    gzipCacheConfig: reader.sectionFields(
-      document,
-      'gzipCacheConfig',
-      sectionSpecs.gzipCacheConfig,
-    ),
-    credentialConfig: reader.sectionFields(
-      document,
-      'credentialConfig',
-      sectionSpecs.credentialConfig,
-    ),
-    download: reader.sectionFields(document, 'download', sectionSpecs.download),
-    p2pConfig: reader.sectionFields(document, 'p2pConfig', sectionSpecs.p2pConfig),
-    exporterConfig: reader.sectionFields(document, 'exporterConfig', sectionSpecs.exporterConfig),
-    prefetchConfig: reader.sectionFields(document, 'prefetchConfig', sectionSpecs.prefetchConfig),
-    certConfig: reader.sectionFields(document, 'certConfig', sectionSpecs.certConfig),
-    serviceConfig: reader.sectionFields(document, 'serviceConfig', sectionSpecs.serviceConfig),
-    replaybd: reader.sectionFields(document, 'replaybd', sectionSpecs.replaybd),
+    cacheConfig: reader.sectionFields(document, 'cacheConfig', cacheConfig),
+    credentialConfig: reader.sectionFields(document, 'credentialConfig', credentialConfig),
+    p2pConfig: reader.sectionFields(document, 'p2pConfig', p2pConfig),
+    certConfig: reader.sectionFields(document, 'certConfig', certConfig),
+    replaybd: reader.sectionFields(document, 'replaybd', replaybd),
   };
 }
 
