@@ -167,6 +167,19 @@ test('a second cold start finds what the first one read', { skip }, async (t) =>
   assertNothingLeft(replaying, second);
 });
 
+test('neighbours leave each other alone', { skip }, async (t) => {
+  const scratch = scratchOf(t);
+  const [one, two] = [placeOf(scratch, 'one'), placeOf(scratch, 'two')];
+  const first = await Attached.start(scratch, [...one.args, '--mode', 'off']);
+  const second = await Attached.start(scratch, [...two.args, '--mode', 'off']);
+  assert.notEqual(first.ready.path, second.ready.path);
+  await first.detach();
+  assertNothingLeft(first, one);
+  assert.equal(await sha256OfFile(second.ready.path), image.sha256);
+  await second.detach();
+  assertNothingLeft(second, two);
+});
+
 test('a mount that cannot be made leaves nothing', { skip }, async (t) => {
   const scratch = scratchOf(t);
   const place = placeOf(scratch, 'gone');

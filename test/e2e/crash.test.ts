@@ -40,6 +40,12 @@ function folders(scratch: Scratch): string[] {
   return ['--cache', scratch.path('cache'), '--trace-dir', scratch.path('traces')];
 }
 
+/** The control socket's place stays the same, so that a killed process's file is in the way. */
+function attachArgs(scratch: Scratch, mount: string): string[] {
+  const socket = ['--socket', scratch.path('control')];
+  return ['--frontend', 'fuse', ...folders(scratch), '--mount', mount, ...socket];
+}
+
 /** The same image by the slow link. */
 function slowReference(): string {
   return image.reference.replace(url, slowUrl);
@@ -80,7 +86,7 @@ test('killed while it records: mount and loop go, the trace stays', { skip }, as
   const scratch = scratchOf(t);
   const mount = scratch.path('mount');
   mkdirSync(mount);
-  const common = ['--frontend', 'fuse', ...folders(scratch), '--mount', mount];
+  const common = attachArgs(scratch, mount);
   const trace = scratch.path('run.trace');
   const recording = await Attached.start(scratch, [
     ...[slowReference(), ...common, '--mode', 'record', '--trace', trace],
@@ -111,7 +117,7 @@ test('killed while it replays', { skip }, async (t) => {
     ...['play', image.reference, '--cache', 'none', '--mode', 'record', '--trace', trace],
     ...['--reads', fixture.path('whole-disk')],
   ]);
-  const common = ['--frontend', 'fuse', ...folders(scratch), '--mount', mount];
+  const common = attachArgs(scratch, mount);
   const replaying = await Attached.start(scratch, [
     ...[slowReference(), ...common, '--mode', 'replay', '--trace', trace],
   ]);
