@@ -139,13 +139,11 @@ export const fetchLimits = {
   prefetchBacklogMax: 1000,
   demandConcurrencyMax: 32,
   prefetchConcurrencyMax: 32,
-  /** Requests of the prefetch lane while a demand read waits for the network. */
-  prefetchConcurrencyNarrow: 4,
   /** Bytes asked for but not arrived, in the prefetch lane. */
   windowBytesMin: 128 * 1024,
-  /** The window's part that prefetch keeps while a demand read waits, so that it does not starve. */
-  windowShareUnderDemand: 2 / 3,
-  windowBytesStart: 1024 * 1024,
+  /** The window's part that prefetch has while a demand read waits: nothing queues up, nor idles. */
+  windowShareUnderDemand: 4 / 5,
+  windowBytesStart: 512 * 1024,
   windowBytesMax: 64 * 1024 * 1024,
   demandAttemptsMax: 8,
   prefetchAttemptsMax: 3,

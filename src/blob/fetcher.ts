@@ -41,14 +41,13 @@ export function createFetcher(options: FetcherOptions = {}): Fetcher {
  *
  *   demand     a guest waits: requests leave at once, and are retried until the read's deadline
  *   prefetch   everything else, in the order it was asked for; leaves as the pacer's window
- *              allows, and nearly stops while a demand request is under way
+ *              allows, which is smaller while a demand request is under way
  */
 export class Fetcher {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #random: () => number;
   readonly #onFetch: (event: FetchEvent) => void;
-  readonly #prefetchConcurrency: number;
   readonly #stallMs: number;
   readonly #demandLane: PQueue;
   readonly #prefetchLane: PQueue;
@@ -68,14 +67,15 @@ export class Fetcher {
     this.#log = options.log ?? silentLogger;
     this.#random = options.random ?? Math.random;
     this.#onFetch = options.onFetch ?? (() => undefined);
-    this.#prefetchConcurrency = options.prefetchConcurrency ?? fetchLimits.prefetchConcurrencyMax;
     const readDeadlineMs = options.readDeadlineMs ?? fetchLimits.readDeadlineMs;
     // A read is to see more than one request before its deadline.
     const stallMs = Math.ceil(readDeadlineMs / fetchLimits.stallsPerDeadline);
     this.#stallMs = Math.min(fetchLimits.stallMs, stallMs);
     const demandConcurrency = options.demandConcurrency ?? fetchLimits.demandConcurrencyMax;
     this.#demandLane = new PQueue({ concurrency: demandConcurrency });
-    this.#prefetchLane = new PQueue({ concurrency: this.#prefetchConcurrency });
+    this.#prefetchLane = new PQueue({
+      concurrency: options.prefetchConcurrency ?? fetchLimits.prefetchConcurrencyMax,
+    });
     this.#engine = {
       clock: this.#clock,
       random: this.#random,
@@ -306,14 +306,9 @@ export class Fetcher {
     const { active, activeBytes } = this.#lanes.prefetch;
     const fits = active === 0 || activeBytes + this.#pacer.requestBytes <= windowBytes;
     const mayStart = fits && this.#clock.nowMs() >= this.#throttledUntilMs;
-    if (!fits && !isNarrow && this.#prefetchLane.size > 0) this.#pacer.onLimited();
-    if (!mayStart) this.#prefetchLane.pause();
-    const concurrency = isNarrow
-      ? Math.min(fetchLimits.prefetchConcurrencyNarrow, this.#prefetchConcurrency)
-      : this.#prefetchConcurrency;
-    if (this.#prefetchLane.concurrency !== concurrency)
-      this.#prefetchLane.concurrency = concurrency;
+    if (!fits && this.#prefetchLane.size > 0) this.#pacer.onLimited();
     if (mayStart) this.#prefetchLane.start();
+    else this.#prefetchLane.pause();
   }
 
   #detach(blob: RemoteBlob): void {

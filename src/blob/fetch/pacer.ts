@@ -3,21 +3,25 @@ import { fetchLimits, GRANULE_BYTES } from '../../base/limits.ts';
 /** Rates that the filter looks back on. */
 const RATES_MAX = 32;
 /** A rate is measured over at least this long, and over at least one round trip. */
-const SAMPLE_MS_MIN = 20;
+const SAMPLE_MS_MIN = 40;
+const OPENING_SAMPLE_MS_MIN = 20;
 /** A round trip counts for at least one and at most two of these. */
 const ROUND_TRIP_EPOCH_MS = 5000;
 /** Bytes under way, in units of bandwidth x round trip. */
-const WINDOW_GAIN = 1.75;
-/** A request's part of the window: what is left of it is still more than one product. */
-const REQUEST_SHARE = 2 / 7;
+const WINDOW_GAIN = 4 / 3;
+/** A request's part of the window: what is left of it is still a whole product. */
+const REQUEST_SHARE = 1 / 4;
 /** Beside the round trip: what either end may be busy with before it attends to the network. */
 const PAUSE_MS = 5;
-/**
- * The opening phase ends when what the link brought asks for less than this part of the window, so
- * many samples in a row: the first one may have waited for a registry to say how it is reached.
- */
-const OPEN_SHARE = 0.7;
-const OPEN_SAMPLES = 2;
+/** While the window opens, it grows by so many times what lands: it triples each round trip. */
+const OPENING_GAIN = 2;
+/** Until it is open, it stays below so many products of what was measured so far. */
+const OPENING_PRODUCTS = 3;
+/** It is open when so many samples in a row bring no more than before, */
+const OPENING_SAMPLES = 2;
+const GROWTH_MIN = 1.25;
+/** or when what the link brings asks for less than this part of the window. */
+const WIDE_SHARE = 0.2;
 /** Now and then the window is widened, to see whether the link brings more. */
 const PROBE_SAMPLES = 8;
 const PROBE_GAIN = 1.25;
@@ -25,14 +29,14 @@ const PROBE_GAIN = 1.25;
 /**
  * How many prefetched bytes may be under way at once:
  *
- *   |<--- bandwidth x round trip --->|<-- 1/4 -->|<---- 1/2: one request ---->|
- *   next request may leave  .....................'                            ' window
+ *   |<--- bandwidth x round trip --->|<-- 5 ms -->|<-- 1/3: one request -->|
+ *   the next request may leave  .................'                         ' window
  *
- * so that the link never idles and a demand read finds less than one product queued before it.
+ * so that the link hardly idles and a demand read finds little queued before it.
  *
- * At first nothing is known: the window begins at a size that suits a middling link and grows by
- * every byte that lands, so it doubles each round trip, until a sample shows that the link and not the
- * window is what limits. From then on, as in BBR, the round trip is the least of recent seconds and
+ * At first nothing is known: the window begins at a size that suits a middling link and grows with
+ * every byte that lands, until samples show that the link and not the window is what limits. From then
+ * on, as in BBR, the round trip is the least of recent seconds and
  * the bandwidth the greatest of recent samples. A sample during which nothing held the link back
  * but a lack of requests can only raise the window.
  */
@@ -40,8 +44,8 @@ export class Pacer {
   readonly #ratesPerMs: number[] = [];
   #windowBytes: number = fetchLimits.windowBytesStart;
   #isOpening = true;
-  /** Of limited samples: those in a row that found the window too wide, and all. */
-  #wideSamples = 0;
+  /** Limited samples since the rate last grew, and all of them. */
+  #flatSamples = 0;
   #limitedSamples = 0;
   #epochStartMs = -Infinity;
   #epochTripMs = Infinity;
@@ -95,14 +99,15 @@ export class Pacer {
   }
 
   onBytes(bytes: number, nowMs: number): void {
-    if (this.#isOpening && this.#isLimited) this.#setWindow(this.#windowBytes + bytes);
+    if (this.#isOpening && this.#isLimited) this.#widen(OPENING_GAIN * bytes);
     if (!this.#isSampling) {
       this.#startSample(nowMs);
       return;
     }
     this.#sampleBytes += bytes;
     const elapsedMs = nowMs - this.#sampleStartMs;
-    if (elapsedMs < Math.max(SAMPLE_MS_MIN, this.roundTripMs)) return;
+    const sampleMsMin = this.#isOpening ? OPENING_SAMPLE_MS_MIN : SAMPLE_MS_MIN;
+    if (elapsedMs < Math.max(sampleMsMin, this.roundTripMs)) return;
     this.#takeSample(this.#sampleBytes / elapsedMs);
     this.#startSample(nowMs);
   }
@@ -125,7 +130,8 @@ export class Pacer {
   }
 
   #takeSample(ratePerMs: number): void {
-    if (!this.#isLimited && ratePerMs * 1000 < this.bytesPerSecond) return;
+    const bestPerMs = this.bytesPerSecond / 1000;
+    if (!this.#isLimited && ratePerMs < bestPerMs) return;
     this.#ratesPerMs.push(ratePerMs);
     if (this.#ratesPerMs.length > RATES_MAX) this.#ratesPerMs.shift();
     const wantedMs = WINDOW_GAIN * this.roundTripMs + PAUSE_MS;
@@ -135,11 +141,19 @@ export class Pacer {
       return;
     }
     this.#limitedSamples += 1;
-    this.#wideSamples = wantedBytes < this.#windowBytes * OPEN_SHARE ? this.#wideSamples + 1 : 0;
-    if (this.#wideSamples >= OPEN_SAMPLES) this.#isOpening = false;
+    const isFlat =
+      ratePerMs < GROWTH_MIN * bestPerMs || wantedBytes < WIDE_SHARE * this.#windowBytes;
+    this.#flatSamples = isFlat ? this.#flatSamples + 1 : 0;
+    if (this.#flatSamples >= OPENING_SAMPLES) this.#isOpening = false;
     if (this.#isOpening) return;
     const isProbe = this.#limitedSamples % PROBE_SAMPLES === 0;
     this.#setWindow(isProbe ? wantedBytes * PROBE_GAIN : wantedBytes);
+  }
+
+  #widen(bytes: number): void {
+    const product = (this.bytesPerSecond * this.roundTripMs) / 1000;
+    const most = product === 0 ? Infinity : OPENING_PRODUCTS * product;
+    this.#setWindow(Math.max(this.#windowBytes, Math.min(this.#windowBytes + bytes, most)));
   }
 
   #setWindow(bytes: number): void {
