@@ -14,11 +14,11 @@ import { recoverStale } from '../frontend/fuse/stale.ts';
 import { FuseThreads } from '../frontend/fuse/threads.ts';
 import { startNbd } from '../frontend/nbd/server.ts';
 import { formatQuality } from '../prefetch/quality.ts';
+import { port, positiveNumber } from './arguments.ts';
 import {
   addRuntimeOptions,
   addTraceOptions,
   openRuntime,
-  positiveNumber,
   workloadOf,
   type RuntimeFlags,
   type TraceFlags,
@@ -57,15 +57,13 @@ export function register(program: Command): void {
     .option('--id <name>', 'name of the device', deviceId, `d${process.pid}`)
     .option('--mount <dir>', 'mount its file system here (fuse)')
     .option('--no-loop', 'do not attach a loop device (fuse); erofs can be mounted without one')
-    .option('--nbd-socket <path>', 'listen on this unix socket (nbd)')
-    .option('--nbd-port <port>', 'listen on this port of 127.0.0.1 (nbd)', positiveNumber)
+    .addOption(
+      new Option('--nbd-socket <path>', 'listen on this unix socket (nbd)').conflicts('nbdPort'),
+    )
+    .option('--nbd-port <port>', 'listen on this port of 127.0.0.1, 0: a free one (nbd)', port)
     .option('--socket <path>', 'control socket (default: in the runtime directory)')
     .option('--time-limit <s>', 'end the recording after so long', positiveNumber)
-    .option(
-      '--until-idle <s>',
-      'end the recording when nothing new was read for so long',
-      positiveNumber,
-    )
+    .option('--until-idle <s>', 'end the recording when nothing new was read for so long')
     .option('--json', 'print JSON: one line when the device is ready, one when it is detached');
   addTraceOptions(addRuntimeOptions(command), 'auto').action(attach);
 }
@@ -75,8 +73,8 @@ function deviceId(text: string): string {
   throw new InvalidArgumentError('Expected up to 64 letters, digits, dots, dashes, underscores.');
 }
 
-async function attach(target: string, flags: AttachFlags): Promise<void> {
-  checkFrontend(flags);
+async function attach(target: string, flags: AttachFlags, command: Command): Promise<void> {
+  checkFrontend(flags, command);
   const runtime = await openRuntime(flags);
   try {
     await interruptible((signal) => serve(runtime, target, flags, signal));
@@ -126,14 +124,17 @@ async function serve(
   printReport(await attachment.close(), flags);
 }
 
-function checkFrontend(flags: AttachFlags): void {
+/** A flag of the other front end would go unheeded, so it is wrong usage. */
+function checkFrontend(flags: AttachFlags, command: Command): void {
   if (flags.frontend === 'nbd') {
-    if (flags.mount === undefined) return;
-    throw new ReplaybdError(
-      'ERR_FRONTEND_MOUNT',
-      '--mount needs --frontend fuse: an NBD device is mounted by its client.',
-    );
+    if (flags.mount !== undefined) {
+      command.error('error: --mount is for --frontend fuse: a client mounts an NBD device itself');
+    }
+    if (!flags.loop) command.error('error: --no-loop is for --frontend fuse');
+    return;
   }
+  if (flags.nbdSocket !== undefined) command.error('error: --nbd-socket is for --frontend nbd');
+  if (flags.nbdPort !== undefined) command.error('error: --nbd-port is for --frontend nbd');
   const permission = fusePermitted(flags.loop);
   if (permission.ok) return;
   throw new ReplaybdError(

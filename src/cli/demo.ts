@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { createLogger } from '../base/log.ts';
 import { runDemo } from '../demo/demo.ts';
 import { demoFigures, formatDemo } from '../demo/report.ts';
-import { positiveNumber } from './runtime-options.ts';
+import { positiveNumber } from './arguments.ts';
 import { interruptible } from './terminal.ts';
 
 interface DemoFlags {

@@ -2,17 +2,19 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
+import { EXT4_BLOCK_BYTES } from '../../native/ext2fs.ts';
 import { buildImage, type BuiltImage } from '../image/build/image.ts';
 import { layoutDeviceConfig, registryDeviceConfig } from '../image/build/device-config.ts';
 import { addToLayout, isLayout } from '../image/build/oci-layout.ts';
 import { pushImage } from '../image/build/push-image.ts';
 import type { ZFileAlgorithm } from '../image/zfile/format.ts';
-import { createRegistryClient, type RegistryClient } from '../registry/client.ts';
-import { dockerCredentials } from '../registry/docker-credentials.ts';
+
 import type { Platform } from '../registry/manifest.ts';
+import { positiveNumber, wholeNumber } from './arguments.ts';
+import { addRegistryOptions, withRegistry, type RegistryFlags } from './registry-options.ts';
 import { formatBytes, interruptible, ProgressLine } from './terminal.ts';
 
-interface BuildFlags {
+interface BuildFlags extends RegistryFlags {
   rootfs: string[];
   tag: string;
   layout?: string;
@@ -27,11 +29,14 @@ interface BuildFlags {
   json?: boolean;
 }
 
+interface ConfigFlags extends RegistryFlags {
+  output?: string;
+}
+
 /** `replaybd image build` and `replaybd image config`. */
 export function register(program: Command): void {
   const image = program.command('image').description('make overlaybd images and describe them');
-  image
-    .command('build')
+  addRegistryOptions(image.command('build'))
     .description('make an overlaybd image of directories, without a mount or a daemon')
     .requiredOption('--rootfs <dir>', 'content; repeat it for more layers, bottom first', collect)
     .option('--tag <name>', 'name of the image in the layout', 'latest')
@@ -40,16 +45,19 @@ export function register(program: Command): void {
     .addOption(
       new Option('--algorithm <name>', 'compression').choices(['lz4', 'zstd']).default('lz4'),
     )
-    .option('--bs <KiB>', 'compressed block: 4, 8, 16, 32 or 64', positive, 4)
-    .option('--virtual-size <GiB>', 'size of the disk (default: content x 1.25 + 64 MiB)', positive)
+    .option('--bs <KiB>', 'compressed block: 4, 8, 16, 32 or 64', wholeNumber(4, 64), 4)
+    .option(
+      '--virtual-size <GiB>',
+      'size of the disk (default: content x 1.25 + 64 MiB)',
+      positiveNumber,
+    )
     .option('--platform <os/arch>', "platform (default: this machine's)", platform)
     .option('--entrypoint <word>', 'repeat it for more words', collect)
     .option('--cmd <word>', 'repeat it for more words', collect)
     .option('--env <NAME=value>', 'repeat it for more', collect)
     .option('--json', 'print the result as JSON')
     .action(build);
-  image
-    .command('config')
+  addRegistryOptions(image.command('config'))
     .description("write overlaybd's config.v1.json of an image")
     .argument('<image>', 'oci:DIR[:TAG], a layout folder, or a registry reference')
     .option('-o, --output <file>', 'write to a file instead of standard output')
@@ -67,7 +75,8 @@ async function build(flags: BuildFlags, command: Command): Promise<void> {
       workFolder,
       algorithm: flags.algorithm,
       blockBytes: flags.bs * 1024,
-      virtualSizeBytes: flags.virtualSize === undefined ? undefined : flags.virtualSize * 1024 ** 3,
+      virtualSizeBytes:
+        flags.virtualSize === undefined ? undefined : wholeBlocks(flags.virtualSize),
       platform: flags.platform,
       process: { entrypoint: flags.entrypoint, cmd: flags.cmd, env: flags.env },
       onProgress: ({ phase, layer, bytes }) =>
@@ -76,7 +85,7 @@ async function build(flags: BuildFlags, command: Command): Promise<void> {
     });
     const { push } = flags;
     if (push !== undefined) {
-      await withRegistry((client) => pushImage(client, push, image, signal));
+      await withRegistry(flags, (client) => pushImage(client, push, image, signal));
     }
     if (flags.layout !== undefined) await addToLayout(flags.layout, image, flags.tag);
     return image;
@@ -85,11 +94,11 @@ async function build(flags: BuildFlags, command: Command): Promise<void> {
   printResult(image, flags.json === true);
 }
 
-async function config(image: string, flags: { output?: string }): Promise<void> {
+async function config(image: string, flags: ConfigFlags): Promise<void> {
   const layout = parseLayout(image);
   const found =
     layout === null
-      ? await withRegistry((client) => registryDeviceConfig(client, image))
+      ? await withRegistry(flags, (client) => registryDeviceConfig(client, image))
       : await layoutDeviceConfig(layout.folder, layout.tag);
   const text = `${JSON.stringify(found, null, 2)}\n`;
   if (flags.output === undefined) process.stdout.write(text);
@@ -110,15 +119,6 @@ async function withWorkFolder<T>(
       await rm(folder, { recursive: true, force: true });
     }
   });
-}
-
-async function withRegistry<T>(work: (client: RegistryClient) => Promise<T>): Promise<T> {
-  const client = createRegistryClient({ credentials: dockerCredentials() });
-  try {
-    return await work(client);
-  } finally {
-    await client.close();
-  }
 }
 
 function printResult(image: BuiltImage, asJson: boolean): void {
@@ -156,8 +156,7 @@ function collect(value: string, previous: string[] = []): string[] {
   return [...previous, value];
 }
 
-function positive(text: string): number {
-  const value = Number(text);
-  if (Number.isFinite(value) && value > 0) return value;
-  throw new InvalidArgumentError('expected a number above 0.');
+/** A disk of at least so many GiB: a file system has whole blocks. */
+function wholeBlocks(gib: number): number {
+  return Math.ceil((gib * 2 ** 30) / EXT4_BLOCK_BYTES) * EXT4_BLOCK_BYTES;
 }

@@ -1,14 +1,15 @@
 import type { Command } from 'commander';
+import { readListLimits } from '../base/limits.ts';
 import { Attachment } from '../daemon/attachment.ts';
 import { playReads } from '../daemon/player.ts';
 import { loadReadList, type ListedRead } from '../daemon/read-list.ts';
 import type { Runtime } from '../daemon/runtime.ts';
 import { formatQuality } from '../prefetch/quality.ts';
+import { wholeNumber } from './arguments.ts';
 import {
   addRuntimeOptions,
   addTraceOptions,
   openRuntime,
-  positiveNumber,
   workloadOf,
   type RuntimeFlags,
   type TraceFlags,
@@ -22,6 +23,8 @@ interface PlayFlags extends RuntimeFlags, TraceFlags {
   json?: boolean;
 }
 
+const concurrency = wholeNumber(1, readListLimits.concurrencyMax);
+
 /** `replaybd play`: a list of reads against a device in this process, without a front end. */
 export function register(program: Command): void {
   const command = program
@@ -29,7 +32,7 @@ export function register(program: Command): void {
     .description('issue a list of reads against an image and report how long they took')
     .argument('<image>', 'config.v1.json or an image reference')
     .requiredOption('--reads <file>', 'lines of "offset length [think_us]", in bytes')
-    .option('--concurrency <n>', 'reads in flight at once', positiveNumber, 1)
+    .option('--concurrency <n>', 'reads in flight at once', concurrency, 1)
     .option('--think', 'pause before each read as the list says')
     .option('--json', 'print the result as JSON');
   addTraceOptions(addRuntimeOptions(command), 'off').action(play);

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { InvalidArgumentError } from 'commander';
 import { startEmbeddedRegistry } from '../registry/embedded/server.ts';
+import { port, wholeNumber } from './arguments.ts';
 
 interface ServeOptions {
   root: string;
@@ -19,9 +19,9 @@ export function register(program: Command): void {
     .command('serve')
     .description('serve a directory as an OCI registry on 127.0.0.1, optionally over a slow link')
     .requiredOption('--root <dir>', 'directory of the content; made when missing')
-    .option('--port <number>', 'TCP port; 0 takes a free one', parseNumber, 0)
-    .option('--latency <ms>', 'added before the first byte of every answer', parseNumber, 0)
-    .option('--rate <bytes/s>', 'bandwidth shared by all answers', parseNumber)
+    .option('--port <number>', 'TCP port; 0 takes a free one', port, 0)
+    .option('--latency <ms>', 'added before the first byte of every answer', wholeNumber(0), 0)
+    .option('--rate <bytes/s>', 'bandwidth shared by all answers', wholeNumber(1))
     .option('--user <name>', 'want this user name and a password')
     .option('--password-file <file>', 'file holding the password')
     .action(serve);
@@ -45,10 +45,4 @@ async function serve(options: ServeOptions, command: Command): Promise<void> {
     process.once('SIGTERM', () => resolve());
   });
   await registry.close();
-}
-
-function parseNumber(text: string): number {
-  const value = Number(text);
-  if (/^\d+$/.test(text) && Number.isSafeInteger(value)) return value;
-  throw new InvalidArgumentError('Expected a whole number.');
 }

@@ -1,15 +1,20 @@
 import type { Command } from 'commander';
 import { writeFileAtomic } from '../base/atomic-file.ts';
 import { ReplaybdError } from '../base/errors.ts';
-import { createRegistryClient, type RegistryClient } from '../registry/client.ts';
-import { dockerCredentials } from '../registry/docker-credentials.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { formatSummary, summariseTrace } from '../trace/describe.ts';
 import { listTraces, pullTrace, pushTrace, WORKLOAD_ANNOTATION } from '../trace/referrer.ts';
-import { defaultTraceFolder, imageKey, readTraceFile, TraceStore } from '../trace/store.ts';
+import { imageKey, readTraceFile, TraceStore } from '../trace/store.ts';
+import {
+  addRegistryOptions,
+  addTraceFolderOption,
+  serviceConfigOf,
+  withRegistry,
+  type RegistryFlags,
+} from './registry-options.ts';
 
-interface StoreFlags {
-  store: string;
+interface StoreFlags extends RegistryFlags {
+  traceDir?: string;
 }
 
 interface PullFlags extends StoreFlags {
@@ -32,19 +37,18 @@ export function register(program: Command): void {
     .argument('<file>')
     .option('--json', 'as JSON')
     .action(verify);
-  trace
-    .command('push')
+  addRegistryOptions(trace.command('push'))
     .description('attach a trace to an image, as an OCI referrer')
     .argument('<image>', 'registry reference (http:// in front for one without TLS)')
     .argument('<file>')
     .action(push);
-  withStore(trace.command('pull'))
+  addTraceFolderOption(addRegistryOptions(trace.command('pull')))
     .description("fetch an image's latest trace into the local store")
     .argument('<image>', 'registry reference')
     .option('--workload <key>', 'of this workload')
     .option('-o, --output <file>', 'into a file instead of the store')
     .action(pull);
-  withStore(trace.command('ls'))
+  addTraceFolderOption(addRegistryOptions(trace.command('ls')))
     .description('list the traces of an image in its registry, or of the local store')
     .argument('[image]', 'registry reference')
     .action(list);
@@ -64,15 +68,15 @@ async function verify(file: string, flags: { json?: boolean }): Promise<void> {
   process.stdout.write(flags.json === true ? json(facts) : text);
 }
 
-async function push(image: string, file: string): Promise<void> {
+async function push(image: string, file: string, flags: RegistryFlags): Promise<void> {
   const bytes = await readTraceFile(file);
   decodeTrace(bytes, file);
-  const { digest } = await withRegistry((client) => pushTrace(client, image, bytes));
+  const { digest } = await withRegistry(flags, (client) => pushTrace(client, image, bytes));
   process.stdout.write(`${digest}\n`);
 }
 
 async function pull(image: string, flags: PullFlags): Promise<void> {
-  const pulled = await withRegistry((client) => pullTrace(client, image, flags.workload));
+  const pulled = await withRegistry(flags, (client) => pullTrace(client, image, flags.workload));
   if (pulled === null) {
     throw new ReplaybdError(
       'ERR_TRACE_NOT_FOUND',
@@ -83,7 +87,7 @@ async function pull(image: string, flags: PullFlags): Promise<void> {
   const { trace, bytes } = pulled;
   let path = flags.output;
   if (path === undefined) {
-    const store = new TraceStore(flags.store);
+    const store = await storeOf(flags);
     path = await store.put(imageKey(trace.image), trace.workload.key, bytes);
   } else {
     await writeFileAtomic(path, bytes);
@@ -93,29 +97,22 @@ async function pull(image: string, flags: PullFlags): Promise<void> {
 
 async function list(image: string | undefined, flags: StoreFlags): Promise<void> {
   if (image !== undefined) {
-    for (const found of await withRegistry((client) => listTraces(client, image))) {
+    for (const found of await withRegistry(flags, (client) => listTraces(client, image))) {
       const workload = found.annotations?.[WORKLOAD_ANNOTATION] ?? 'unknown workload';
       process.stdout.write(`${found.digest}  ${workload}\n`);
     }
     return;
   }
-  for (const stored of await new TraceStore(flags.store).list()) {
+  for (const stored of await (await storeOf(flags)).list()) {
     const modified = new Date(stored.modifiedAtMs).toISOString();
     process.stdout.write(`${modified}  ${String(stored.sizeBytes).padStart(8)}  ${stored.path}\n`);
   }
 }
 
-function withStore(command: Command): Command {
-  return command.option('--store <dir>', 'folder of the local store', defaultTraceFolder());
-}
-
-async function withRegistry<T>(work: (client: RegistryClient) => Promise<T>): Promise<T> {
-  const client = createRegistryClient({ credentials: dockerCredentials() });
-  try {
-    return await work(client);
-  } finally {
-    await client.close();
-  }
+/** The store that `attach` would use with the same flags. */
+async function storeOf(flags: StoreFlags): Promise<TraceStore> {
+  const folder = flags.traceDir ?? (await serviceConfigOf(flags))?.replaybd.traceDir;
+  return new TraceStore(folder ?? undefined);
 }
 
 function json(value: unknown): string {

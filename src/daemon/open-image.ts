@@ -50,7 +50,7 @@ async function readTrace(runtime: Runtime, path: string, expected: boolean): Pro
   try {
     return decodeTrace(await readTraceFile(path), path);
   } catch (error) {
-    if (codeOf(error) !== 'ENOENT' || expected) {
+    if (codeOf(error) !== 'ERR_TRACE_NOT_FOUND' || expected) {
       runtime.log.warn({ trace: path, code: codeOf(error) }, `no replay: ${messageOf(error)}`);
     }
     return null;

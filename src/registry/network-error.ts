@@ -24,7 +24,7 @@ export function networkError(url: URL, cause: unknown): RegistryError {
     return new RegistryError(
       'ERR_REGISTRY_TLS',
       `${where}: expected a certificate signed by a trusted authority, found ${code}. ` +
-        'Name the authority in a CA file, or use http:// if the registry has no TLS.',
+        'Name the authority with --ca FILE, or use http:// if the registry has no TLS.',
       { cause, errno: 'EACCES' },
     );
   }

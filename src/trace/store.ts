@@ -3,7 +3,7 @@ import { open, readdir, stat, unlink } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../base/atomic-file.ts';
-import { codeOf, ReplaybdError } from '../base/errors.ts';
+import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { traceLimits } from '../base/limits.ts';
 import { tooLarge } from './trace-errors.ts';
 import type { TraceImage } from './trace.ts';
@@ -97,8 +97,29 @@ export class TraceStore {
   }
 }
 
-/** Reads a file that may be a trace; never more than the largest trace. */
+/**
+ * Reads a file that may be a trace; never more than the largest trace. Throws ERR_TRACE_NOT_FOUND,
+ * ERR_TRACE_READ or ERR_TRACE_LIMIT.
+ */
 export async function readTraceFile(path: string): Promise<Uint8Array> {
+  try {
+    return await readBounded(path);
+  } catch (error) {
+    if (error instanceof ReplaybdError) throw error;
+    if (codeOf(error) === 'ENOENT') {
+      throw new ReplaybdError(
+        'ERR_TRACE_NOT_FOUND',
+        `${path}: expected a trace file, found none. \`replaybd trace ls\` lists the local store's.`,
+        { cause: error, errno: 'ENOENT' },
+      );
+    }
+    throw new ReplaybdError('ERR_TRACE_READ', `${path}: cannot be read: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+async function readBounded(path: string): Promise<Uint8Array> {
   const file = await open(path, 'r');
   try {
     const max = traceLimits.fileBytesMax;
@@ -125,7 +146,7 @@ async function nullIfAbsent<T>(work: Promise<T>): Promise<T | null> {
   try {
     return await work;
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return null;
+    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ERR_TRACE_NOT_FOUND') return null;
     throw error;
   }
 }

@@ -96,7 +96,7 @@ test('an image and its trace travel', { skip }, async (t) => {
   // Docker's registry has no referrers API: the list is under the fallback tag.
   const listed = await cliOutput(user, ['trace', 'ls', image.reference]);
   assert.match(listed, new RegExp(`^${digest}  `));
-  await cliOutput(user, ['trace', 'pull', image.reference, '--store', user.path('traces')]);
+  await cliOutput(user, ['trace', 'pull', image.reference, '--trace-dir', user.path('traces')]);
   const replayed = await cliJson<PlayOutput>(user, playArgs(user, '--mode', 'auto', ...words));
   assert.equal(replayed.report.mode, 'replay');
   assert.equal(replayed.report.trace?.records, trace.records);

@@ -1,35 +1,21 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { createServer as createPlainServer } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { join } from 'node:path';
 import { TLSSocket } from 'node:tls';
 import { test, type TestContext } from 'node:test';
 import { createRegistryClient, type RegistryClientOptions } from '../../src/registry/client.ts';
 import { isRetryable } from '../../src/registry/errors.ts';
+import { certificateSkip, makeCertificate } from '../support/certificate.ts';
 import { readRange, temporaryFolder } from './harness.ts';
 
 // Goal: certificates are verified, client certificates go to registries only, and nothing falls
 // back to plain HTTP unasked.
 // Method: HTTPS servers with certificates made on the spot.
 
-const hasOpenssl = spawnSync('openssl', ['version']).status === 0;
-const skip = hasOpenssl ? false : 'needs openssl to make certificates';
+const skip = certificateSkip;
 const DIGEST = `sha256:${'ab'.repeat(32)}`;
-
-/** An authority that is its own server and client certificate. */
-function makeCertificate(t: TestContext) {
-  const folder = temporaryFolder(t);
-  const [certFile, keyFile] = [join(folder, 'cert.pem'), join(folder, 'key.pem')];
-  const names = ['-subj', '/CN=test', '-addext', 'subjectAltName=IP:127.0.0.1'];
-  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
-  const files = ['-keyout', keyFile, '-out', certFile];
-  execFileSync('openssl', ['req', '-x509', ...key, ...names, ...files], { stdio: 'ignore' });
-  return { certFile, keyFile, cert: readFileSync(certFile), key: readFileSync(keyFile) };
-}
 
 async function serve(
   t: TestContext,
@@ -66,7 +52,7 @@ function read(t: TestContext, name: string, options: RegistryClientOptions): Pro
 }
 
 test('an unknown authority is refused for good; a named one is trusted', { skip }, async (t) => {
-  const certificate = makeCertificate(t);
+  const certificate = makeCertificate(temporaryFolder(t));
   const { host } = await serve(t, certificate, null);
   await assert.rejects(read(t, `${host}/a`, {}), (error) => {
     assert.ok(!isRetryable(error));
@@ -82,7 +68,7 @@ test(
   'the client certificate goes to the registry, not to redirect targets',
   { skip },
   async (t) => {
-    const certificate = makeCertificate(t);
+    const certificate = makeCertificate(temporaryFolder(t));
     const target = await serve(t, certificate, null);
     const registry = await serve(t, certificate, `https://${target.host}/elsewhere`);
     const options = { caFiles: [certificate.certFile], clientCertificate: certificate };
@@ -93,7 +79,7 @@ test(
 );
 
 test('TLS is given up only where that was asked for', { skip }, async (t) => {
-  const certificate = makeCertificate(t);
+  const certificate = makeCertificate(temporaryFolder(t));
   const target = await serve(t, null, null);
   const registry = await serve(t, certificate, `http://${target.host}/elsewhere`);
   const caFiles = [certificate.certFile];

@@ -155,9 +155,9 @@ test('a trace travels as a referrer of its image', async () => {
       'the same trace is the same artifact',
     );
     const store = join(folder, 'pulled');
-    const path = await runCommand('pull', image, '--workload', key, '--store', store);
+    const path = await runCommand('pull', image, '--workload', key, '--trace-dir', store);
     assert.ok(path.trim().endsWith(`${key}.trace`));
-    assert.match(await runCommand('ls', '--store', store), new RegExp(`${key}\\.trace\n$`));
+    assert.match(await runCommand('ls', '--trace-dir', store), new RegExp(`${key}\\.trace\n$`));
     assert.match(await runCommand('ls', image), new RegExp(key));
   } finally {
     await client.close();
@@ -179,7 +179,7 @@ test('show and verify tell a sound file from a damaged one', async () => {
   bytes[100] ^= 1;
   writeFileSync(file, bytes);
   await assert.rejects(runCommand('verify', file), /show\.trace: CRC-32C expected/);
-  await assert.rejects(runCommand('show', join(folder, 'missing')), /ENOENT/);
+  await assert.rejects(runCommand('show', join(folder, 'missing')), /ERR_TRACE_NOT_FOUND/);
 });
 
 test('a failed write leaves neither the file nor its temporary', async () => {

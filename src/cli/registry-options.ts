@@ -1,0 +1,109 @@
+import { existsSync } from 'node:fs';
+import type { Command } from 'commander';
+import { ReplaybdError } from '../base/errors.ts';
+import {
+  DEFAULT_SERVICE_CONFIG_PATH,
+  loadServiceConfig,
+  type ServiceConfig,
+} from '../daemon/service-config.ts';
+import {
+  createRegistryClient,
+  type RegistryClient,
+  type RegistryClientOptions,
+} from '../registry/client.ts';
+import { firstOf } from '../registry/credentials.ts';
+import { dockerCredentials } from '../registry/docker-credentials.ts';
+import {
+  overlaybdCredentials,
+  type OverlaybdCredentialConfig,
+} from '../registry/overlaybd-credentials.ts';
+import { defaultTraceFolder } from '../trace/store.ts';
+
+/** The flags of every command that talks to a registry. */
+export interface RegistryFlags {
+  config?: string;
+  plainHttp?: string[];
+  ca?: string[];
+  clientCert?: string;
+  clientKey?: string;
+}
+
+export function addRegistryOptions(command: Command): Command {
+  return command
+    .option(
+      '--config <file>',
+      `overlaybd.json (default: ${DEFAULT_SERVICE_CONFIG_PATH} if present)`,
+    )
+    .option('--plain-http <host...>', 'registries to be reached without TLS')
+    .option('--ca <file...>', "PEM files of authorities trusted beside Node's own")
+    .option('--client-cert <file>', 'PEM file of the certificate shown to registries')
+    .option('--client-key <file>', 'PEM file of its key')
+    .hook('preAction', (_command, action) => {
+      const { clientCert, clientKey } = action.opts<RegistryFlags>();
+      if ((clientCert === undefined) === (clientKey === undefined)) return;
+      action.error('error: --client-cert and --client-key belong together');
+    });
+}
+
+export function addTraceFolderOption(command: Command): Command {
+  return command.option(
+    '--trace-dir <dir>',
+    `folder of the local trace store (default: ${defaultTraceFolder()})`,
+  );
+}
+
+/** overlaybd's own configuration: the file that is named, or the system's; null without one. */
+export async function serviceConfigOf(flags: RegistryFlags): Promise<ServiceConfig | null> {
+  const path = flags.config ?? DEFAULT_SERVICE_CONFIG_PATH;
+  if (flags.config === undefined && !existsSync(path)) return null;
+  return await loadServiceConfig(path);
+}
+
+/** How registries are reached; a flag comes before the file. */
+export function registryOptions(
+  flags: RegistryFlags,
+  service: ServiceConfig | null,
+): RegistryClientOptions {
+  const { clientCert: certFile, clientKey: keyFile } = flags;
+  const docker = dockerCredentials();
+  const options: RegistryClientOptions = {
+    credentials: docker,
+    plainHttpHosts: flags.plainHttp ?? [],
+    caFiles: flags.ca ?? [],
+  };
+  if (service !== null) {
+    const { certConfig, p2pConfig, userAgent } = service;
+    options.credentials = firstOf([overlaybdCredentials(credentialConfig(service)), docker]);
+    if (certConfig.certFile !== '') options.clientCertificate = certConfig;
+    if (p2pConfig.enable) options.peerAddress = p2pConfig.address;
+    if (userAgent !== '') options.userAgent = userAgent;
+  }
+  if (certFile !== undefined && keyFile !== undefined) {
+    options.clientCertificate = { certFile, keyFile };
+  }
+  return options;
+}
+
+/** A registry client for as long as `work` takes. */
+export async function withRegistry<T>(
+  flags: RegistryFlags,
+  work: (client: RegistryClient) => Promise<T>,
+): Promise<T> {
+  const client = createRegistryClient(registryOptions(flags, await serviceConfigOf(flags)));
+  try {
+    return await work(client);
+  } finally {
+    await client.close();
+  }
+}
+
+function credentialConfig({ credentialConfig: config }: ServiceConfig): OverlaybdCredentialConfig {
+  const { mode } = config;
+  if (mode === 'file' || mode === 'http' || mode === 'https' || mode === 'uds') {
+    return { ...config, mode };
+  }
+  throw new ReplaybdError(
+    'ERR_CONFIG',
+    `credentialConfig.mode: expected file, http, https or uds, found "${mode}".`,
+  );
+}
