@@ -59,6 +59,9 @@ function load(path: string): NativeKernels | null {
   }
 }
 
+/** A larger destination is not remembered, because that keeps its memory: an index, for one. */
+const REMEMBERED_BYTES_MAX = 2 ** 20;
+
 const LAYER_BYTES = 72;
 const FAILURE_BYTES = 32;
 const codecNumbers: Record<LayerCodec, number> = { raw: 0, lz4: 1, zstd: 2 };
@@ -124,6 +127,7 @@ export class NativeReadKernel implements ReadKernel {
    * check.
    */
   #addressOf(dst: Uint8Array): number {
+    if (dst.length > REMEMBERED_BYTES_MAX) return Number(koffi.address(dst));
     if (dst !== this.#lastTarget) {
       this.#lastTargetAddress = Number(koffi.address(dst));
       this.#lastTarget = dst;

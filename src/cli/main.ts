@@ -16,7 +16,9 @@ const program = new Command('replaybd')
   .showHelpAfterError()
   .exitOverride((error) => process.exit(error.exitCode === 1 ? USAGE_EXIT_CODE : error.exitCode));
 
-for (const name of COMMANDS) {
+// Only what is asked for is loaded: a command's modules take time and memory. For help, all.
+const asked = COMMANDS.filter((name) => name === process.argv[2]);
+for (const name of asked.length > 0 ? asked : COMMANDS) {
   const suffix = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   const { register } = (await import(`./${name}.${suffix}`)) as CommandModule;
   register(program);

@@ -15,6 +15,7 @@ import {
 } from '../registry/client.ts';
 import { parseRepositoryAddress } from '../registry/reference.ts';
 import { TraceStore } from '../trace/store.ts';
+import { returnFreedMemory } from '../../native/free-memory.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
 
 export interface RuntimeOptions {
@@ -32,6 +33,9 @@ export interface RuntimeOptions {
 /** A lower whose bytes are in a registry. */
 export type RemoteLower = LowerLocation & { kind: 'remote' };
 
+/** How often freed memory is given back. */
+const TRIM_MS = 5000;
+
 type FetchListener = (event: FetchEvent) => void;
 
 /** What all devices of a process share: the registry client, the cache, the fetcher, the traces. */
@@ -44,6 +48,7 @@ export class Runtime {
   readonly clock: Clock;
   readonly log: Logger;
   readonly #fetchListeners = new Set<FetchListener>();
+  readonly #trimmer = setInterval(returnFreedMemory, TRIM_MS).unref();
   #closing: Promise<void> | null = null;
 
   /** `Runtime.open` calls this. */
@@ -101,6 +106,7 @@ export class Runtime {
   }
 
   async #close(): Promise<void> {
+    clearInterval(this.#trimmer);
     this.fetcher.close();
     await this.client.close();
     await this.cache.close();
