@@ -138,7 +138,7 @@ export const fetchLimits = {
   /** Ranges waiting in the prefetch lane. */
   prefetchBacklogMax: 1000,
   demandConcurrencyMax: 32,
-  prefetchConcurrencyMax: 32,
+  prefetchConcurrencyMax: 48,
   /** Bytes asked for but not arrived, in the prefetch lane. */
   windowBytesMin: 128 * 1024,
   /** The window's part that prefetch has while a demand read waits: nothing queues up, nor idles. */

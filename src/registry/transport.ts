@@ -8,7 +8,7 @@ import { networkError } from './network-error.ts';
 import { Preconnector } from './preconnector.ts';
 
 export interface TransportOptions {
-  /** Sockets an origin gets in each lane. Default 8 for demand, 32 for prefetch. */
+  /** Sockets an origin gets in each lane. Default 8 for demand, 48 for prefetch. */
   connections?: Partial<Record<Lane, number>>;
   /** PEM files of authorities trusted beside Node's own. */
   caFiles?: readonly string[];
@@ -52,7 +52,7 @@ interface ConnectedPool {
   preconnector: Preconnector;
 }
 
-const DEFAULT_CONNECTIONS: Record<Lane, number> = { demand: 8, prefetch: 32 };
+const DEFAULT_CONNECTIONS: Record<Lane, number> = { demand: 8, prefetch: 48 };
 
 /**
  * HTTP/1.1 over undici pools: one pool for each origin and lane, so that a prefetch never occupies
