@@ -8,13 +8,13 @@ import type { ExportSource } from './export.ts';
 import type { LayerBytes } from './layer-bytes.ts';
 import { mergeLayers } from './lsmt/merged-index.ts';
 import { openUpper, type LsmtUpper } from './lsmt/upper.ts';
-import { openStack, type Stack } from './stack.ts';
+import { openIndexedStack, type IndexedStack } from './stack.ts';
 
 /** What a command was given to read: an image's configuration, or layer files. */
 export interface OpenedInput {
   /** Null when layer files were given. */
   readonly config: ImageConfig | null;
-  readonly stack: Stack;
+  readonly stack: IndexedStack;
   /** The configuration's writable layer, as it is now. */
   readonly upper: LsmtUpper | null;
   /** Lowers and upper as one disk. */
@@ -55,7 +55,7 @@ export async function openInput(
     // One that fails must not end the others half-way: what they open is closed with the rest.
     await Promise.allSettled(opening);
     const blobs = await Promise.all(opening);
-    const stack = await openStack(blobs);
+    const stack = await openIndexedStack(blobs);
     const bytes = stack.layers.map((layer) => layer.container.bytes);
     const upper = await openConfiguredUpper(config);
     if (upper === null) {

@@ -2,7 +2,7 @@ import { SECTOR_BYTES } from '../base/limits.ts';
 import type { OpenedInput } from './input.ts';
 import type { LsmtKind } from './lsmt/layer.ts';
 import { sumMergedIndex } from './lsmt/merged-index.ts';
-import type { StackLayer } from './stack.ts';
+import type { IndexedLayer } from './stack.ts';
 
 /** What there is to know about one layer. Sizes are bytes. */
 export interface LayerReport {
@@ -83,7 +83,7 @@ export function inspectInput({ stack, upper, source }: OpenedInput): ImageReport
   };
 }
 
-function reportLayer({ blob, container, lsmt, metadataRanges }: StackLayer): LayerReport {
+function reportLayer({ blob, container, lsmt, metadataRanges }: IndexedLayer): LayerReport {
   const { kind, uuid, parentUuid, userTag, virtualSizeBytes } = lsmt.facts;
   const { map, facts } = container;
   return {
@@ -105,7 +105,7 @@ function reportLayer({ blob, container, lsmt, metadataRanges }: StackLayer): Lay
   };
 }
 
-function reportIndex({ count, sectors, zeroed, facts }: StackLayer['lsmt']): IndexReport {
+function reportIndex({ count, sectors, zeroed, facts }: IndexedLayer['lsmt']): IndexReport {
   const dataSectors = sectors.filter((_, entry) => zeroed[entry] === 0).sort();
   const allSectors = sectors.subarray(0, count).reduce((sum, length) => sum + length, 0);
   return {

@@ -3,7 +3,7 @@ import { ReplaybdError } from '../base/errors.ts';
 import { lsmtLimits, SECTOR_BYTES } from '../base/limits.ts';
 import type { ByteRange } from '../base/range.ts';
 import { blobRange, openLayerBlob, type LayerBlob } from './layer-blob.ts';
-import { openLsmtLayer, type LsmtLayer } from './lsmt/layer.ts';
+import { openLsmtLayer, type LsmtLayer, type LsmtSummary } from './lsmt/layer.ts';
 import { findSegment, mergeLayers } from './lsmt/merged-index.ts';
 import { ZERO_LAYER, type StackMap } from './stack-map.ts';
 
@@ -11,7 +11,7 @@ import { ZERO_LAYER, type StackMap } from './stack-map.ts';
 export interface StackLayer {
   readonly blob: Blob;
   readonly container: LayerBlob;
-  readonly lsmt: LsmtLayer;
+  readonly lsmt: LsmtSummary;
   /** Blob ranges that opening the layer reads: headers, indexes, trailers. */
   readonly metadataRanges: readonly ByteRange[];
 }
@@ -36,11 +36,32 @@ export interface Stack {
   blobRangeOf(piece: StackPiece): ByteRange;
 }
 
+/** A stack that still has what it was merged from. */
+export interface IndexedStack extends Stack {
+  readonly layers: readonly IndexedLayer[];
+}
+
+/** An opened lower, with its index. */
+export interface IndexedLayer extends StackLayer {
+  readonly lsmt: LsmtLayer;
+}
+
 /**
  * Opens layers, bottom first, concurrently, and merges them. The blobs stay the caller's to close.
  * Errors: those of the formats, with the failing layer's name.
  */
 export async function openStack(blobs: readonly Blob[]): Promise<Stack> {
+  const stack = await openIndexedStack(blobs);
+  // A device lives long, and the layers' own indexes take more memory than the merged one.
+  const layers = stack.layers.map((layer): StackLayer => {
+    const { name, facts, metadataRanges } = layer.lsmt;
+    return { ...layer, lsmt: { name, facts, metadataRanges } };
+  });
+  return { ...stack, layers };
+}
+
+/** As openStack, for those who look at the layers' indexes too. */
+export async function openIndexedStack(blobs: readonly Blob[]): Promise<IndexedStack> {
   if (blobs.length === 0 || blobs.length > lsmtLimits.layersMax) {
     throw new ReplaybdError(
       'ERR_STACK_LAYERS',
@@ -71,7 +92,7 @@ export async function openStack(blobs: readonly Blob[]): Promise<Stack> {
   };
 }
 
-async function openStackLayer(blob: Blob): Promise<StackLayer> {
+async function openStackLayer(blob: Blob): Promise<IndexedLayer> {
   const container = await openLayerBlob(blob);
   const lsmt = await openLsmtLayer(container.bytes);
   const lsmtRanges = lsmt.metadataRanges.map((range) =>

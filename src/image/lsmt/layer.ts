@@ -45,6 +45,9 @@ export interface LsmtLayer extends LsmtEntryColumns {
   readonly metadataRanges: readonly ByteRange[];
 }
 
+/** A layer without its index. */
+export type LsmtSummary = Pick<LsmtLayer, 'name' | 'facts' | 'metadataRanges'>;
+
 /**
  * Opens a read-only layer of any kind and checks it as the original does (file.cpp verify_ht,
  * do_load_index, create_memory_index), except that it takes four times the index entries.
