@@ -21,11 +21,13 @@ export interface RegistryProcess {
   close(): Promise<void>;
 }
 
+const programPath = fileURLToPath(import.meta.url);
+
 type Question = { ask: 'link'; link: LinkOptions } | { ask: 'log' };
 
 /** The embedded registry in a process of its own, so that its work is not the client's. */
 export async function startRegistryProcess(root: string): Promise<RegistryProcess> {
-  const child = fork(fileURLToPath(import.meta.url), [root], {
+  const child = fork(programPath, [root], {
     stdio: ['ignore', 'inherit', 2, 'ipc'],
   });
   const [url] = (await once(child, 'message')) as [string];
@@ -65,4 +67,4 @@ async function serve(root: string): Promise<void> {
   process.send?.(registry.url);
 }
 
-if (import.meta.main) await serve(process.argv[2]);
+if (process.argv[1] === programPath) await serve(process.argv[2]);

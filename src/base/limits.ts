@@ -143,7 +143,7 @@ export const fetchLimits = {
   windowBytesMin: 128 * 1024,
   /** The window's part that prefetch has while a demand read waits: nothing queues up, nor idles. */
   windowShareUnderDemand: 4 / 5,
-  windowBytesStart: 512 * 1024,
+  windowBytesStart: 1024 * 1024,
   windowBytesMax: 64 * 1024 * 1024,
   demandAttemptsMax: 8,
   prefetchAttemptsMax: 3,
