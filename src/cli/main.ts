@@ -8,7 +8,20 @@ import { packageRoot } from '../base/package-root.ts';
 const USAGE_EXIT_CODE = 2;
 const INTERRUPTED_EXIT_CODE = 130;
 
-const COMMANDS = ['attach', 'play', 'export', 'inspect', 'image', 'trace', 'registry', 'demo'];
+/** The module of each command. */
+const MODULES: Readonly<Record<string, string>> = {
+  attach: 'attach',
+  stats: 'control',
+  'record-stop': 'control',
+  detach: 'control',
+  play: 'play',
+  export: 'export',
+  inspect: 'inspect',
+  image: 'image',
+  trace: 'trace',
+  registry: 'registry',
+  demo: 'demo',
+};
 
 const program = new Command('replaybd')
   .description('overlaybd block devices that replay what a first run read')
@@ -17,8 +30,9 @@ const program = new Command('replaybd')
   .exitOverride((error) => process.exit(error.exitCode === 1 ? USAGE_EXIT_CODE : error.exitCode));
 
 // Only what is asked for is loaded: a command's modules take time and memory. For help, all.
-const asked = COMMANDS.filter((name) => name === process.argv[2]);
-for (const name of asked.length > 0 ? asked : COMMANDS) {
+const command = process.argv[2] ?? '';
+const asked = Object.hasOwn(MODULES, command) ? [MODULES[command]] : Object.values(MODULES);
+for (const name of new Set(asked)) {
   const suffix = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   const { register } = (await import(`./${name}.${suffix}`)) as CommandModule;
   register(program);
