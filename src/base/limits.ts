@@ -144,6 +144,8 @@ export const fetchLimits = {
   /** The window's part that prefetch has while a demand read waits: nothing queues up, nor idles. */
   windowShareUnderDemand: 4 / 5,
   windowBytesStart: 1024 * 1024,
+  /** A rate that is believed as soon as it is measured; a lower one may be that of a small window. */
+  fastBytesPerSecond: 64_000_000,
   windowBytesMax: 64 * 1024 * 1024,
   demandAttemptsMax: 8,
   prefetchAttemptsMax: 3,

@@ -99,6 +99,16 @@ export class Fetcher {
     };
   }
 
+  /**
+   * What is known of the link: 0 bytes a second while a window that is still opening makes it look
+   * slower than it may be.
+   */
+  get link(): { bytesPerSecond: number; windowBytes: number } {
+    const { bytesPerSecond, windowBytes, isOpening } = this.#pacer;
+    const isKnown = !isOpening || bytesPerSecond >= fetchLimits.fastBytesPerSecond;
+    return { bytesPerSecond: isKnown ? bytesPerSecond : 0, windowBytes };
+  }
+
   /** How many more ranges the prefetch lane takes. */
   get prefetchCapacity(): number {
     return Math.max(0, fetchLimits.prefetchBacklogMax - this.#prefetchLane.size);

@@ -107,7 +107,7 @@ export function replayTrace(
         if (blob instanceof RemoteBlob) await runtime.fetcher.prefetch(blob, range, { signal });
       },
       ready: () => (runtime.fetcher.prefetchCapacity > 0 ? null : runtime.fetcher.prefetchReady()),
-      link: () => runtime.fetcher.stats,
+      link: () => runtime.fetcher.link,
     },
     budgetBytes: options.budgetBytes ?? BUDGET_BYTES_DEFAULT,
     clock: runtime.clock,

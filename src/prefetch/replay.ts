@@ -64,6 +64,8 @@ export function startReplay(options: ReplayOptions): Replay {
   return new PlanReplay(options);
 }
 
+/** Steps in which a rate doubles: options follow it so closely. */
+const STEPS_PER_DOUBLING = 4;
 /** Windows of the lane that are handed over before they are needed. */
 const BACKLOG_WINDOWS = 2;
 
@@ -140,7 +142,8 @@ class PlanReplay implements Replay {
     if (chosen !== undefined) return chosen;
     const bytesPerSecond = lane.link?.().bytesPerSecond ?? 0;
     if (bytesPerSecond <= 0) return coalesceOptionsFor({ bytesPerSecond: 0 });
-    return coalesceOptionsFor({ bytesPerSecond: 2 ** Math.floor(Math.log2(bytesPerSecond)) });
+    const steps = Math.floor(STEPS_PER_DOUBLING * Math.log2(bytesPerSecond));
+    return coalesceOptionsFor({ bytesPerSecond: 2 ** (steps / STEPS_PER_DOUBLING) });
   }
 
   /**

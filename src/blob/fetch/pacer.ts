@@ -70,6 +70,11 @@ export class Pacer {
     return this.#ratesPerMs.length === 0 ? 0 : Math.max(...this.#ratesPerMs) * 1000;
   }
 
+  /** Whether the rates so far may be those of the window rather than of the link. */
+  get isOpening(): boolean {
+    return this.#isOpening;
+  }
+
   /** What the link brings in two round trips; Infinity before anything was measured. */
   get linkBytes(): number {
     if (this.#ratesPerMs.length === 0) return Infinity;
