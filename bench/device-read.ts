@@ -16,8 +16,8 @@ import { writeCommittedLayer, type LsmtExtent } from '../src/image/lsmt/writer.t
 import { openStack, type Stack } from '../src/image/stack.ts';
 import type { ZFileAlgorithm } from '../src/image/zfile/format.ts';
 import { ZFileWriter } from '../src/image/zfile/writer.ts';
-import { MemoryBlob } from '../test/support/memory-blob.ts';
-import { MemorySink } from '../test/support/memory-sink.ts';
+import { MemoryBlob } from './support/memory-blob.ts';
+import { MemorySink } from './support/memory-sink.ts';
 import { randomOf } from './support/boot-reads.ts';
 import { mixedData } from './support/real-data.ts';
 import { formatTable, machineFacts, median } from './support/report.ts';

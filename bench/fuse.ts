@@ -24,7 +24,7 @@ import { writeCommittedLayer } from '../src/image/lsmt/writer.ts';
 import { openStack } from '../src/image/stack.ts';
 import { ZFileWriter } from '../src/image/zfile/writer.ts';
 import type { BlockDevice } from '../src/device/block-device.ts';
-import { MemoryDisk } from '../test/frontend/fuse-disk.ts';
+import { MemoryDisk } from './support/fuse-disk.ts';
 
 const { values } = parseArgs({
   options: {

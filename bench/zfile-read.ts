@@ -9,8 +9,8 @@ import { createReadKernel, kernelKind, readResult } from '../native/kernels.ts';
 import { openLayerBlob } from '../src/image/layer-blob.ts';
 import type { LayerMap } from '../src/image/stack-map.ts';
 import { ZFileWriter, type ZFileWriterOptions } from '../src/image/zfile/writer.ts';
-import { MemoryBlob, type MemoryBlobKind } from '../test/support/memory-blob.ts';
-import { MemorySink } from '../test/support/memory-sink.ts';
+import { MemoryBlob, type MemoryBlobKind } from './support/memory-blob.ts';
+import { MemorySink } from './support/memory-sink.ts';
 import { mixedData } from './support/real-data.ts';
 
 const { values } = parseArgs({

@@ -17,8 +17,8 @@ import { writeCommittedLayer, type LsmtExtent } from '../../src/image/lsmt/write
 import { openStack, type Stack } from '../../src/image/stack.ts';
 import { ZFileWriter } from '../../src/image/zfile/writer.ts';
 import type { LayerCodec } from '../../src/image/stack-map.ts';
-import { MemoryBlob } from '../support/memory-blob.ts';
-import { MemorySink } from '../support/memory-sink.ts';
+import { MemoryBlob } from '../../bench/support/memory-blob.ts';
+import { MemorySink } from '../../bench/support/memory-sink.ts';
 
 const DISK_SECTORS = 512;
 const DISK_BYTES = DISK_SECTORS * SECTOR_BYTES;

@@ -6,7 +6,7 @@ import { test, type TestContext } from 'node:test';
 import { detectFilesystem } from '../../src/frontend/fuse/attach-mount.ts';
 import { startFuse } from '../../src/frontend/fuse/fuse-frontend.ts';
 import { readMountTable } from '../../src/frontend/fuse/mount-table.ts';
-import { MemoryDisk, type MemoryDiskOptions } from './fuse-disk.ts';
+import { MemoryDisk, type MemoryDiskOptions } from '../../bench/support/fuse-disk.ts';
 import { leftovers, run, serve, skipReason, temporaryDirectory } from './fuse-support.ts';
 
 // Goal: the file systems of images are recognised, mounted and read whole through the front end,

@@ -11,7 +11,7 @@ import { startFuse } from '../../src/frontend/fuse/fuse-frontend.ts';
 import { parseMountTable } from '../../src/frontend/fuse/mount-table.ts';
 import { isOwnerGone, ownerTag } from '../../src/frontend/fuse/owner.ts';
 import { recoverStale } from '../../src/frontend/fuse/stale.ts';
-import { MemoryDisk } from './fuse-disk.ts';
+import { MemoryDisk } from '../../bench/support/fuse-disk.ts';
 import { atEnd, leftovers, run, serve, skipReason, temporaryDirectory } from './fuse-support.ts';
 
 // Goal: however a front end ends - closed, closed under a stuck or busy guest, left open by a

@@ -1,5 +1,5 @@
 import { startFuse } from '../../src/frontend/fuse/fuse-frontend.ts';
-import { MemoryDisk } from './fuse-disk.ts';
+import { MemoryDisk } from '../../bench/support/fuse-disk.ts';
 import { readFileSync } from 'node:fs';
 
 // A process for tests to end in every way. Serves IMAGE below DIRECTORY, mounted on MOUNT, prints

@@ -14,7 +14,7 @@ import {
   type FuseOptions,
 } from '../../src/frontend/fuse/fuse-frontend.ts';
 import { readMountTable } from '../../src/frontend/fuse/mount-table.ts';
-import type { MemoryDisk } from './fuse-disk.ts';
+import type { MemoryDisk } from '../../bench/support/fuse-disk.ts';
 
 const permission = fusePermitted();
 

@@ -14,7 +14,7 @@ import { FileSink } from '../../src/image/byte-sink.ts';
 import { writeCommittedLayer } from '../../src/image/lsmt/writer.ts';
 import { openStack } from '../../src/image/stack.ts';
 import { ZFileWriter } from '../../src/image/zfile/writer.ts';
-import { MemoryDisk } from './fuse-disk.ts';
+import { MemoryDisk } from '../../bench/support/fuse-disk.ts';
 import {
   atEnd,
   leftovers,

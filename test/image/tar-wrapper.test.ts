@@ -12,7 +12,7 @@ import { systemCodec } from '../../native/codecs.ts';
 import { codeOf } from '../../src/base/errors.ts';
 import { peelTar, TAR_PROBE_BYTES, TarWrapperSink } from '../../src/image/tar-wrapper.ts';
 import { ZFileWriter } from '../../src/image/zfile/writer.ts';
-import { MemorySink } from '../support/memory-sink.ts';
+import { MemorySink } from '../../bench/support/memory-sink.ts';
 import { fixture, goldenLsmt, sha256 } from './zfile-support.ts';
 
 function peel(blob: Uint8Array, blobBytes = blob.length) {

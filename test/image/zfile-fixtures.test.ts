@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { ReplaybdError } from '../../src/base/errors.ts';
 import { openLayerBlob } from '../../src/image/layer-blob.ts';
 import { kernelVariants, readWhole, skipUnless } from '../support/read-kernels.ts';
-import { MemoryBlob } from '../support/memory-blob.ts';
+import { MemoryBlob } from '../../bench/support/memory-blob.ts';
 import { expectations, fixture, sha256 } from './zfile-support.ts';
 
 for (const variant of kernelVariants) {

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { ReplaybdError } from '../../src/base/errors.ts';
 import { openLayerBlob } from '../../src/image/layer-blob.ts';
-import { MemoryBlob, type MemoryBlobKind } from '../support/memory-blob.ts';
+import { MemoryBlob, type MemoryBlobKind } from '../../bench/support/memory-blob.ts';
 import {
   kernelVariants,
   readWhole,

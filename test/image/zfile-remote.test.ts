@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { codeOf } from '../../src/base/errors.ts';
 import { rangeEnd } from '../../src/base/range.ts';
 import { blobRange, openLayerBlob } from '../../src/image/layer-blob.ts';
-import { MemoryBlob } from '../support/memory-blob.ts';
+import { MemoryBlob } from '../../bench/support/memory-blob.ts';
 import { noise, syntheticBytes, writeZFile } from './zfile-support.ts';
 
 const plain = Buffer.concat([noise(600_000), syntheticBytes(400_000, 5)]);
@@ -21,6 +21,22 @@ test('opening asks for both ends at once and for nothing else', async () => {
     const tableOffset = blob.sizeBytes - 512 - Math.ceil(plain.length / 4096) * 4;
     assert(metadataRanges.some((range) => range.offset === tableOffset));
     assert(metadataRanges.every((range) => rangeEnd(range) <= blob.sizeBytes));
+  }
+});
+
+test('opening guesses nothing where a replay fetches the end already', async () => {
+  const blob = new MemoryBlob(await writeZFile(plain), 'lazy');
+  const asked: number[][] = [];
+  const isUnderWay = (offset: number, length: number): boolean => {
+    asked.push([offset, length]);
+    return true;
+  };
+  const { metadataRanges } = await openLayerBlob(Object.assign(blob, { isUnderWay }));
+  assert.deepStrictEqual(asked, [[blob.sizeBytes - 16_384, 16_384]]);
+  const isNeeded = (offset: number): boolean =>
+    metadataRanges.some((range) => range.offset <= offset && offset < rangeEnd(range));
+  for (const range of blob.fetched) {
+    assert(isNeeded(range.offset) && isNeeded(rangeEnd(range) - 1), `${range.offset}`);
   }
 });
 

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { ZFileWriter, type ZFileWriterOptions } from '../../src/image/zfile/writer.ts';
-import { MemorySink } from '../support/memory-sink.ts';
+import { MemorySink } from '../../bench/support/memory-sink.ts';
 
 const folder = new URL('../fixtures/zfile/', import.meta.url);
 

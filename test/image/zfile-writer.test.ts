@@ -8,8 +8,8 @@ import { bundledCodec, systemCodec } from '../../native/codecs.ts';
 import { codeOf } from '../../src/base/errors.ts';
 import { openLayerBlob } from '../../src/image/layer-blob.ts';
 import { ZFileWriter, type ZFileWriterOptions } from '../../src/image/zfile/writer.ts';
-import { MemoryBlob } from '../support/memory-blob.ts';
-import { MemorySink } from '../support/memory-sink.ts';
+import { MemoryBlob } from '../../bench/support/memory-blob.ts';
+import { MemorySink } from '../../bench/support/memory-sink.ts';
 import {
   expectations,
   fixture,

@@ -12,7 +12,7 @@ import { crc32cRaw } from '../../src/base/crc32c.ts';
 import { openLayerBlob } from '../../src/image/layer-blob.ts';
 import { ZERO_LAYER, type LayerMap } from '../../src/image/stack-map.ts';
 import { noise, syntheticBytes, writeZFile } from '../image/zfile-support.ts';
-import { MemoryBlob } from '../support/memory-blob.ts';
+import { MemoryBlob } from '../../bench/support/memory-blob.ts';
 import { kernelVariants, skipUnless } from '../support/read-kernels.ts';
 
 interface TestLayer {

@@ -132,6 +132,35 @@ test('a gap is fetched when it is small and the budget for gaps allows', () => {
   assert.deepEqual(lengths(1, 4), [8, 8, 12]);
 });
 
+test('the smallest gaps are closed first', () => {
+  // Runs of 20 granules, after gaps of 3, 1, 2 and 3: a budget of 4 % closes the 1 and the 2.
+  const offsets = [0, 23, 44, 66, 89];
+  const plan = offsets.map((at, i) => ({ blob: 0, offset: at * G, length: 8 * G, dueUs: i }));
+  const rest = offsets.map((at, i) => ({
+    blob: 0,
+    offset: (at + 8) * G,
+    length: 12 * G,
+    dueUs: 10 + i,
+  }));
+  const requests = [
+    ...coalesce([...plan, ...rest], {
+      ...options,
+      firstRequests: 0,
+      requestBytesMax: 100 * G,
+      horizonBytes: 1000 * G,
+      overFetchRatioMax: 0.04,
+    }),
+  ];
+  assert.deepEqual(
+    requests.map(({ offset, length }) => [offset / G, length / G]),
+    [
+      [0, 20],
+      [23, 63],
+      [89, 20],
+    ],
+  );
+});
+
 test('a plan that repeats itself costs no more than once', () => {
   const plan = Array.from({ length: 500 }, (_, i) => ({
     blob: 0,

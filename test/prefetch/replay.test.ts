@@ -128,6 +128,33 @@ test('the first requests have left when startReplay returns, in the order of the
   assert.equal(replay.counters.requestedBytes, 100 * G);
 });
 
+test('no more is handed over than two windows of the link', async () => {
+  const { lane, options } = setUp(scattered);
+  let windowBytes = 4 * G;
+  const link = () => ({ bytesPerSecond: 0, windowBytes });
+  const replay = startReplay({ ...options, lane: Object.assign(lane, { link }) });
+  assert.equal(lane.calls.length, 9);
+  windowBytes = 8 * G;
+  lane.calls[0].done();
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(lane.calls.length, 18);
+  replay.cancel();
+  assert.equal(await replay.finished, 'cancelled');
+});
+
+test('a faster link is asked for more at once', async () => {
+  const pieces = Array.from({ length: 300 }, (_, i) => [0, i * 4, 4] as const);
+  const longest = async (bytesPerSecond: number): Promise<number> => {
+    const { lane, options } = setUp(planOf(pieces));
+    lane.answer = 'done';
+    const link = () => ({ bytesPerSecond, windowBytes: Infinity });
+    await startReplay({ ...options, lane: Object.assign(lane, { link }) }).finished;
+    return Math.max(...lane.calls.map(({ length }) => length));
+  };
+  assert.equal(await longest(2_000_000), 128 * 1024);
+  assert.ok((await longest(100_000_000)) > 2 * (await longest(10_000_000)));
+});
+
 test('what is present is not asked for', async () => {
   const plan = planOf([
     [0, 0, 10],
