@@ -6,7 +6,7 @@ import { Attached } from '../support/attached.ts';
 import { cli, cliJson, cliOutput, serveRegistry, type CliOptions } from '../support/cli.ts';
 import { Scratch, scratchOf } from '../support/scratch.ts';
 import { makeTestImage, type TestImage } from '../support/test-image.ts';
-import { skipUnprivileged as skip, unprivileged } from '../support/unprivileged.ts';
+import { unprivileged } from '../support/unprivileged.ts';
 
 // Goal: `stats`, `record-stop` and `detach` find an attached device and do what they say.
 // Method: devices of `attach --frontend nbd`, of a user with a runtime directory to himself.
@@ -31,7 +31,7 @@ async function attach(scratch: Scratch, user: User, id: string): Promise<Attache
   return await Attached.start(scratch, args, user.options);
 }
 
-test('the only device is watched, stopped recording, and detached', { skip }, async (t) => {
+test('the only device is watched, stopped recording, and detached', async (t) => {
   const scratch = scratchOf(t);
   const user = unprivileged(scratch);
   const { options, folder } = user;
@@ -60,7 +60,7 @@ test('the only device is watched, stopped recording, and detached', { skip }, as
   assert.equal(report.trace?.records, stopped.records);
 });
 
-test('none, several and unknown devices are told apart', { skip }, async (t) => {
+test('none, several and unknown devices are told apart', async (t) => {
   const scratch = scratchOf(t);
   const user = unprivileged(scratch);
   const { options } = user;

@@ -15,6 +15,8 @@ export interface CliOptions {
   env?: Readonly<Record<string, string>>;
   /** Run as this user and group. */
   uid?: number;
+  /** A program, with its arguments, that runs the tool. */
+  through?: readonly string[];
 }
 
 export interface Ended {
@@ -35,8 +37,9 @@ export class CliProcess {
   #isOver = false;
 
   constructor(scratch: Scratch, args: readonly string[], options: CliOptions = {}) {
-    const { uid, env } = options;
-    this.#child = spawn(process.execPath, [MAIN, ...args], {
+    const { uid, env, through = [] } = options;
+    const [program = '', ...rest] = [...through, process.execPath, MAIN, ...args];
+    this.#child = spawn(program, rest, {
       stdio: ['ignore', 'pipe', 'pipe'],
       cwd: scratch.folder,
       // Nothing of the user who runs the tests: no credentials, no folders, no proxies.
