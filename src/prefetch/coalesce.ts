@@ -64,7 +64,8 @@ class Coalescer {
   #grow(seed: Entry, options: CoalesceOptions): PrefetchRequest {
     const window = this.#window;
     const isFirst = this.#requests < options.firstRequests;
-    const lengthMax = isFirst ? options.firstRequestBytesMax : options.requestBytesMax;
+    const { firstRequestBytesMax, requestBytesMax } = options;
+    const lengthMax = isFirst ? Math.min(firstRequestBytesMax, requestBytesMax) : requestBytesMax;
     const horizonBytes = Math.min(
       options.horizonBytes,
       options.horizonBytes * FIRST_HORIZON_SHARE + this.#neededBytes,

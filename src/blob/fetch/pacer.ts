@@ -35,10 +35,10 @@ const PROBE_GAIN = 1.25;
  * so that the link hardly idles and a demand read finds little queued before it.
  *
  * At first nothing is known: the window begins at a size that suits a middling link and grows with
- * every byte that lands, until samples show that the link and not the window is what limits. From then
- * on, as in BBR, the round trip is the least of recent seconds and
- * the bandwidth the greatest of recent samples. A sample during which nothing held the link back
- * but a lack of requests can only raise the window.
+ * every byte that lands, until samples show that the link and not the window is what limits. From
+ * then on, as in BBR, the round trip is the least of recent seconds and the bandwidth the greatest of
+ * recent samples. A sample during which nothing held the link back but a lack of requests can only
+ * raise the window.
  */
 export class Pacer {
   readonly #ratesPerMs: number[] = [];
