@@ -54,7 +54,7 @@ const SAMPLE_BYTES = 16 * MIB;
 /** Bytes of a block that do not compress. */
 const NOISE_BYTES = KIB;
 /** By then, freed memory has been given back. */
-const SETTLE_MS = 6000;
+const SETTLE_MS = 12_000;
 
 /** Blocks that compress to about a third. */
 function sampleData(): Buffer {
