@@ -1,11 +1,16 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { TestEvent } from 'node:test/reporters';
+import { packageRoot } from '../../src/base/package-root.ts';
 
 /**
  * A node:test reporter that prints, after everything else, what was skipped and why. With
  * REPLAYBD_TEST_NO_SKIPS=1 a skip counts as a failure (continuous integration installs all that the
  * tests need).
  */
-export default async function* skipsReporter(source: AsyncIterable<TestEvent>): AsyncIterable<string> {
+export default async function* skipsReporter(
+  source: AsyncIterable<TestEvent>,
+): AsyncIterable<string> {
   const reasons = new Map<string, string[]>();
   for await (const event of source) {
     if (event.type !== 'test:pass' || event.data.skip === undefined) continue;
@@ -18,22 +23,11 @@ export default async function* skipsReporter(source: AsyncIterable<TestEvent>): 
     yield `  ${reason}\n${names.map((name) => `    - ${name}\n`).join('')}`;
   }
   yield 'To run all of them (Debian or Ubuntu):\n';
-  yield `  sudo apt-get install -y ${ENABLING_PACKAGES.join(' ')} && sudo npm test\n`;
+  yield `  sudo apt-get install -y ${enablingPackages().join(' ')} && sudo npm test\n`;
   if (process.env.REPLAYBD_TEST_NO_SKIPS === '1') process.exitCode = 1;
 }
 
-/** What the tests that drive real components need; .ci/run installs the same. */
-const ENABLING_PACKAGES = [
-  'fio',
-  'qemu-utils',
-  'nbdkit',
-  'libnbd-bin',
-  'docker-registry',
-  'apache2-utils',
-  'erofs-utils',
-  'e2fsprogs',
-  'iproute2',
-  'skopeo',
-  'attr',
-  'libcap2-bin',
-];
+/** What tests need beside Node; .ci/run installs the same. */
+function enablingPackages(): string[] {
+  return readFileSync(join(packageRoot, '.ci/packages'), 'utf8').trim().split('\n');
+}
