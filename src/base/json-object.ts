@@ -1,13 +1,16 @@
 import { messageOf, ReplaybdError } from './errors.ts';
 
 /**
- * A JSON object of a configuration file that knows where it stands, so that a wrong type is
- * reported with file and path. An absent key takes its default; unknown keys are ignored.
+ * A JSON object of a configuration file that knows where it stands, so that a wrong type or value is
+ * reported with file and path. An absent key takes its default; keys that nobody asks for are
+ * ignored, and remembered.
  */
 export class JsonObject {
   readonly #fields: Readonly<Record<string, unknown>>;
   readonly #name: string;
   readonly #path: string;
+  readonly #asked = new Set<string>();
+  readonly #members: JsonObject[] = [];
 
   private constructor(fields: object, name: string, path: string) {
     this.#fields = fields as Readonly<Record<string, unknown>>;
@@ -26,6 +29,13 @@ export class JsonObject {
       });
     }
     return JsonObject.#of(value, name, '$');
+  }
+
+  /** Paths, without the leading `$.`, of the keys that were not asked for, here and in members. */
+  get ignored(): string[] {
+    const own = Object.keys(this.#fields).filter((key) => !this.#asked.has(key));
+    const paths = own.map((key) => `${this.#path}.${key}`.slice('$.'.length));
+    return [...paths, ...this.#members.flatMap((member) => member.ignored)];
   }
 
   static #of(value: unknown, name: string, path: string): JsonObject {
@@ -49,6 +59,25 @@ export class JsonObject {
     return value;
   }
 
+  /** One of some words; '' when absent. */
+  word<Word extends string>(key: string, words: readonly Word[]): Word | '' {
+    const value = this.string(key);
+    const word = words.find((one) => one === value);
+    if (word !== undefined) return word;
+    if (value === '') return '';
+    throw this.#wrong(key, `one of ${words.join(', ')}`, value);
+  }
+
+  /** A number above 0; null when absent. */
+  positive(key: string): number | null {
+    const value = this.#get(key);
+    if (value === undefined) return null;
+    if (typeof value !== 'number' || !Number.isFinite(value) || value <= 0) {
+      throw this.#wrong(key, 'a number above 0', value);
+    }
+    return value;
+  }
+
   /** An integer from 0 to 2^53 - 1. */
   natural(key: string, absent: number): number {
     const value = this.#get(key);
@@ -59,11 +88,13 @@ export class JsonObject {
     return value;
   }
 
-  /** Null when absent. */
+  /** Null when absent, or null itself. */
   object(key: string): JsonObject | null {
     const value = this.#get(key);
-    if (value === undefined) return null;
-    return JsonObject.#of(value, this.#name, `${this.#path}.${key}`);
+    if (value === undefined || value === null) return null;
+    const member = JsonObject.#of(value, this.#name, `${this.#path}.${key}`);
+    this.#members.push(member);
+    return member;
   }
 
   /** A list of objects; empty when absent. */
@@ -71,12 +102,15 @@ export class JsonObject {
     const value = this.#get(key);
     if (value === undefined) return [];
     if (!Array.isArray(value)) throw this.#wrong(key, 'a list', value);
-    return value.map((item: unknown, i) =>
+    const members = value.map((item: unknown, i) =>
       JsonObject.#of(item, this.#name, `${this.#path}.${key}[${i}]`),
     );
+    this.#members.push(...members);
+    return members;
   }
 
   #get(key: string): unknown {
+    this.#asked.add(key);
     return Object.hasOwn(this.#fields, key) ? this.#fields[key] : undefined;
   }
 

@@ -1,6 +1,5 @@
 import { existsSync } from 'node:fs';
 import type { Command } from 'commander';
-import { ReplaybdError } from '../base/errors.ts';
 import {
   DEFAULT_SERVICE_CONFIG_PATH,
   loadServiceConfig,
@@ -13,10 +12,7 @@ import {
 } from '../registry/client.ts';
 import { firstOf } from '../registry/credentials.ts';
 import { dockerCredentials } from '../registry/docker-credentials.ts';
-import {
-  overlaybdCredentials,
-  type OverlaybdCredentialConfig,
-} from '../registry/overlaybd-credentials.ts';
+import { overlaybdCredentials } from '../registry/overlaybd-credentials.ts';
 import { defaultTraceFolder } from '../trace/store.ts';
 
 /** The flags of every command that talks to a registry. */
@@ -73,7 +69,7 @@ export function registryOptions(
   };
   if (service !== null) {
     const { certConfig, p2pConfig, userAgent } = service;
-    options.credentials = firstOf([overlaybdCredentials(credentialConfig(service)), docker]);
+    options.credentials = firstOf([overlaybdCredentials(service.credentialConfig), docker]);
     if (certConfig.certFile !== '') options.clientCertificate = certConfig;
     if (p2pConfig.enable) options.peerAddress = p2pConfig.address;
     if (userAgent !== '') options.userAgent = userAgent;
@@ -95,15 +91,4 @@ export async function withRegistry<T>(
   } finally {
     await client.close();
   }
-}
-
-function credentialConfig({ credentialConfig: config }: ServiceConfig): OverlaybdCredentialConfig {
-  const { mode } = config;
-  if (mode === 'file' || mode === 'http' || mode === 'https' || mode === 'uds') {
-    return { ...config, mode };
-  }
-  throw new ReplaybdError(
-    'ERR_CONFIG',
-    `credentialConfig.mode: expected file, http, https or uds, found "${mode}".`,
-  );
 }

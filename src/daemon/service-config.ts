@@ -1,11 +1,15 @@
-import { readFile, stat } from 'node:fs/promises';
-import { codeOf, ReplaybdError } from '../base/errors.ts';
+import { readConfigFile } from '../base/config-file.ts';
+import { JsonObject } from '../base/json-object.ts';
 import { serviceConfigLimits } from '../base/limits.ts';
-import { ConfigReader } from './config-reader.ts';
-import { sectionSpecs, topLevelSpec, type Sections } from './service-config-fields.ts';
 
 /** Where overlaybd keeps its own service configuration. */
 export const DEFAULT_SERVICE_CONFIG_PATH = '/etc/overlaybd/overlaybd.json';
+
+const CREDENTIAL_MODES = ['file', 'http', 'https', 'uds'] as const;
+const CREDENTIAL_FILE = '/opt/overlaybd/cred.json';
+const PEER_ADDRESS = 'http://localhost:9731/accelerator';
+const CACHE_SIZE_GB = 4;
+const CACHE_TYPES = ['file', 'ocf', 'download'] as const;
 
 /**
  * What has an effect here of overlaybd's global configuration, under its own key names, defaults
@@ -26,9 +30,10 @@ export interface ServiceConfig {
   readonly ignored: readonly string[];
 }
 
+export type CredentialMode = (typeof CREDENTIAL_MODES)[number];
+
 export interface CredentialConfig {
-  /** 'file', 'http', 'https' or 'uds'. */
-  readonly mode: string;
+  readonly mode: CredentialMode;
   readonly path: string;
   /** Seconds. */
   readonly timeout: number;
@@ -47,45 +52,66 @@ export interface ReplaybdConfig {
   readonly readDeadlineMs: number | null;
 }
 
-/** Reads and parses a configuration file. Throws ERR_CONFIG, also when it cannot be read. */
+/**
+ * Reads and parses a configuration file. Errors: those of parseServiceConfig, ERR_CONFIG_READ,
+ * ERR_CONFIG_SIZE.
+ */
 export async function loadServiceConfig(path: string): Promise<ServiceConfig> {
-  try {
-    const { size } = await stat(path);
-    if (size > serviceConfigLimits.fileBytesMax) throw unreadable(path, `${size} bytes`);
-    return parseServiceConfig(await readFile(path, 'utf8'), path);
-  } catch (error) {
-    if (error instanceof ReplaybdError) throw error;
-    throw unreadable(path, codeOf(error));
-  }
+  return parseServiceConfig(await readConfigFile(path, serviceConfigLimits.fileBytesMax), path);
 }
 
-/** Parses a configuration; `name` is the file's. Throws ERR_CONFIG naming the JSON path. */
+/**
+ * Parses a configuration; `name` is the file's. Errors name the JSON path: ERR_CONFIG_JSON,
+ * ERR_CONFIG_TYPE.
+ */
 export function parseServiceConfig(text: string, name: string): ServiceConfig {
-  const reader = new ConfigReader(name);
-  const document = reader.document(text);
-  const sections = Object.keys(sectionSpecs);
-  const top = reader.fields(document, topLevelSpec, { path: '', sections });
-  const { cacheConfig, credentialConfig, ...section } = readSections(reader, document);
+  const root = JsonObject.parse(text, name);
+  const p2p = root.object('p2pConfig');
+  const certificate = root.object('certConfig');
+  const own = root.object('replaybd');
   return freezeDeeply({
-    ...section,
-    cacheSizeGB: cacheConfig.cacheType === '' ? top.registryCacheSizeGB : cacheConfig.cacheSizeGB,
-    credentialConfig:
-      credentialConfig.mode === ''
-        ? { ...credentialConfig, mode: 'file', path: top.credentialFilePath }
-        : credentialConfig,
-    userAgent: top.userAgent,
-    ignored: [...reader.ignored],
+    cacheSizeGB: cacheSizeGB(root),
+    credentialConfig: credentialConfig(root),
+    p2pConfig: {
+      enable: p2p?.boolean('enable') ?? false,
+      address: p2p?.string('address', PEER_ADDRESS) ?? PEER_ADDRESS,
+    },
+    certConfig: {
+      certFile: certificate?.string('certFile') ?? '',
+      keyFile: certificate?.string('keyFile') ?? '',
+    },
+    userAgent: root.string('userAgent'),
+    replaybd: {
+      cacheDir: own?.string('cacheDir') || null,
+      quotaGB: own?.positive('quotaGB') ?? null,
+      traceDir: own?.string('traceDir') || null,
+      readDeadlineMs: own?.positive('readDeadlineMs') ?? null,
+    },
+    ignored: root.ignored,
   });
 }
 
-function readSections(reader: ConfigReader, document: Record<string, unknown>): Sections {
-  const { cacheConfig, credentialConfig, p2pConfig, certConfig, replaybd } = sectionSpecs;
+/** The section counts where it has a type; else the legacy key does. */
+function cacheSizeGB(root: JsonObject): number {
+  const legacy = root.natural('registryCacheSizeGB', CACHE_SIZE_GB);
+  const section = root.object('cacheConfig');
+  const size = section?.natural('cacheSizeGB', CACHE_SIZE_GB) ?? legacy;
+  return (section?.word('cacheType', CACHE_TYPES) ?? '') === '' ? legacy : size;
+}
+
+/** Likewise, with the mode. */
+function credentialConfig(root: JsonObject): CredentialConfig {
+  const legacy = root.string('credentialFilePath', CREDENTIAL_FILE);
+  const section = root.object('credentialConfig');
+  const mode = section?.word('mode', CREDENTIAL_MODES) ?? '';
+  const path = section?.string('path') ?? '';
   return {
-    cacheConfig: reader.sectionFields(document, 'cacheConfig', cacheConfig),
-    credentialConfig: reader.sectionFields(document, 'credentialConfig', credentialConfig),
-    p2pConfig: reader.sectionFields(document, 'p2pConfig', p2pConfig),
-    certConfig: reader.sectionFields(document, 'certConfig', certConfig),
-    replaybd: reader.sectionFields(document, 'replaybd', replaybd),
+    mode: mode === '' ? 'file' : mode,
+    path: mode === '' ? legacy : path,
+    timeout: section?.natural('timeout', 1) ?? 1,
+    client_cert_path: section?.string('client_cert_path') ?? '',
+    client_key_path: section?.string('client_key_path') ?? '',
+    server_ca_path: section?.string('server_ca_path') ?? '',
   };
 }
 
@@ -94,13 +120,4 @@ function freezeDeeply<Value extends object>(value: Value): Value {
     if (typeof member === 'object' && member !== null) freezeDeeply(member);
   }
   return Object.freeze(value);
-}
-
-function unreadable(path: string, found: string): ReplaybdError {
-  return new ReplaybdError(
-    'ERR_CONFIG',
-    `${path}: expected a readable file of at most ${serviceConfigLimits.fileBytesMax} bytes, ` +
-      `found ${found}.`,
-    { errno: 'EINVAL' },
-  );
 }

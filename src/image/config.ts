@@ -1,7 +1,8 @@
-import { access, readFile, stat } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
 import { join } from 'node:path';
+import { readConfigFile } from '../base/config-file.ts';
 import { configLimits, lsmtLimits } from '../base/limits.ts';
-import { messageOf, ReplaybdError } from '../base/errors.ts';
+import { ReplaybdError } from '../base/errors.ts';
 import { JsonObject } from '../base/json-object.ts';
 
 /**
@@ -65,23 +66,7 @@ const LAYER_FILE_NAMES = ['overlaybd.commit', '.commit', 'overlaybd.sealed'];
 
 /** Reads a configuration file. Errors: those of parseImageConfig, ERR_CONFIG_READ, ERR_CONFIG_SIZE. */
 export async function readImageConfig(path: string): Promise<ImageConfig> {
-  let text: string;
-  try {
-    const { size } = await stat(path);
-    if (size > configLimits.fileBytesMax) {
-      throw new ReplaybdError(
-        'ERR_CONFIG_SIZE',
-        `${path}: expected at most ${configLimits.fileBytesMax} bytes, found ${size}`,
-      );
-    }
-    text = await readFile(path, 'utf8');
-  } catch (error) {
-    if (error instanceof ReplaybdError) throw error;
-    throw new ReplaybdError('ERR_CONFIG_READ', `${path}: cannot be read: ${messageOf(error)}`, {
-      cause: error,
-    });
-  }
-  return parseImageConfig(text, path);
+  return parseImageConfig(await readConfigFile(path, configLimits.fileBytesMax), path);
 }
 
 /** Errors: ERR_CONFIG_JSON, ERR_CONFIG_TYPE, ERR_CONFIG_LOWERS. */

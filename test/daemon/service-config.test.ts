@@ -106,15 +106,16 @@ test('the result cannot be changed', () => {
 
 test('mistakes are named by file and JSON path', () => {
   const mistakes: [unknown, RegExp][] = [
-    [[], /^overlaybd.json: \$: expected an object, found an array/],
-    [{ p2pConfig: [] }, /p2pConfig: expected an object, found an array/],
-    [{ p2pConfig: { enable: 'true' } }, /p2pConfig.enable: expected a boolean, found the string/],
-    [{ cacheConfig: { cacheSizeGB: '4' } }, /cacheConfig.cacheSizeGB: expected an integer/],
-    [{ cacheConfig: { cacheSizeGB: 1.5 } }, /cacheConfig.cacheSizeGB: expected an integer/],
-    [{ cacheConfig: { cacheSizeGB: -1 } }, /found the number -1/],
-    [{ cacheConfig: { cacheType: 'fast' } }, /expected one of file, ocf, download, found .*fast/],
-    [{ credentialConfig: { mode: 'ftp' } }, /credentialConfig.mode/],
-    [{ replaybd: { quotaGB: 0 } }, /replaybd.quotaGB: expected a positive number/],
+    [[], /^overlaybd.json: \$: expected an object, found a list/],
+    [{ p2pConfig: [] }, /\$\.p2pConfig: expected an object, found a list/],
+    [{ p2pConfig: { enable: 'true' } }, /p2pConfig.enable: expected true or false, found string/],
+    [{ cacheConfig: { cacheSizeGB: '4' } }, /cacheConfig.cacheSizeGB: expected a whole number/],
+    [{ cacheConfig: { cacheSizeGB: 1.5 } }, /cacheConfig.cacheSizeGB: expected a whole number/],
+    [{ cacheConfig: { cacheSizeGB: -1 } }, /found -1/],
+    [{ cacheConfig: { cacheType: 'fast' } }, /cacheType: expected one of file, ocf, download/],
+    [{ credentialConfig: { mode: 'ftp' } }, /credentialConfig.mode: expected one of file, http/],
+    [{ credentialConfig: { path: 7 } }, /credentialConfig.path: expected a string, found 7/],
+    [{ replaybd: { quotaGB: 0 } }, /replaybd.quotaGB: expected a number above 0, found 0/],
     [{ replaybd: { readDeadlineMs: null } }, /replaybd.readDeadlineMs: .*found null/],
   ];
   for (const [value, expected] of mistakes) {
@@ -122,15 +123,15 @@ test('mistakes are named by file and JSON path', () => {
       () => parse(value),
       (error: unknown) => {
         assert.ok(error instanceof ReplaybdError);
-        assert.equal(error.code, 'ERR_CONFIG');
+        assert.equal(error.code, 'ERR_CONFIG_TYPE');
         assert.match(error.message, expected);
         return true;
       },
     );
   }
   assert.throws(() => parseServiceConfig('{', 'file'), {
-    code: 'ERR_CONFIG',
-    message: /^file: \$/,
+    code: 'ERR_CONFIG_JSON',
+    message: /^file: /,
   });
 });
 
@@ -169,7 +170,7 @@ test('files are loaded, and missing ones named', async (t) => {
   await writeFile(path, '{"userAgent": "x"}');
   assert.equal((await loadServiceConfig(path)).userAgent, 'x');
   await assert.rejects(loadServiceConfig(`${path}.none`), {
-    code: 'ERR_CONFIG',
+    code: 'ERR_CONFIG_READ',
     message: /ENOENT/,
   });
 });
