@@ -84,19 +84,19 @@ interface OthersResult {
 async function measureLink(bench: Bench, link: BenchLink): Promise<LinkResult> {
   await bench.registry.setLink(link);
   const { latencyMs, bytesPerSecond } = link;
-  const timed = { lazy: [], refill: [], record: [], replay: [], replay4: [] } as Record<
-    string,
-    number[]
-  >;
+  const lazy: Run[] = [];
+  const refillsMs: number[] = [];
+  const records: Run[] = [];
   const replays: Run[] = [];
+  const replays4: Run[] = [];
   for (let i = 0; i < runs; i += 1) {
-    timed.lazy.push((await bench.play('off')).totalMs);
-    timed.refill.push(await bench.refill());
-    timed.record.push((await bench.play('record')).totalMs);
+    lazy.push(await bench.play('off'));
+    refillsMs.push(await bench.refill());
+    records.push(await bench.play('record'));
     replays.push(await bench.play('replay'));
-    timed.replay4.push((await bench.play('replay', { concurrency: 4 })).totalMs);
+    replays4.push(await bench.play('replay', { concurrency: 4 }));
   }
-  timed.replay = replays.map((run) => run.totalMs);
+  const timeOf = (plays: readonly Run[]): number => median(plays.map((run) => run.totalMs));
   const boundOf = (bytes: number): number => latencyMs + (bytes * 1000) / bytesPerSecond;
   const boundMs = boundOf(bench.need.exactBytes);
   const of = (pick: (run: Run) => number): number => median(replays.map(pick));
@@ -104,13 +104,13 @@ async function measureLink(bench: Bench, link: BenchLink): Promise<LinkResult> {
     link: link.name,
     boundMs,
     granuleBoundMs: boundOf(bench.need.granuleBytes),
-    lazyMs: median(timed.lazy),
-    refillMs: median(timed.refill),
-    recordMs: median(timed.record),
-    replayMs: median(timed.replay),
-    replay4Ms: median(timed.replay4),
-    replayToBound: (median(timed.replay) - 2 * latencyMs) / boundMs,
-    lazyToRefill: median(timed.lazy) / median(timed.refill),
+    lazyMs: timeOf(lazy),
+    refillMs: median(refillsMs),
+    recordMs: timeOf(records),
+    replayMs: timeOf(replays),
+    replay4Ms: timeOf(replays4),
+    replayToBound: (timeOf(replays) - 2 * latencyMs) / boundMs,
+    lazyToRefill: timeOf(lazy) / median(refillsMs),
     requestsPerMib: of((run) => run.prefetchRequests / (run.prefetchedBytes / MIB)),
     prefetchedMib: of((run) => run.prefetchedBytes / MIB),
     firstRequestMs: of((run) => run.firstRequestMs),

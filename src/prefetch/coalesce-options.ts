@@ -26,7 +26,7 @@ const MIB = 1024 * KIB;
 
 export const defaultCoalesceOptions: CoalesceOptions = {
   gapBytesMax: 32 * KIB,
-  overFetchRatioMax: 0.045,
+  overFetchRatioMax: 0.04,
   requestBytesMax: MIB,
   firstRequests: 4,
   firstRequestBytesMax: 256 * KIB,
