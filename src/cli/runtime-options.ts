@@ -2,6 +2,7 @@ import { Option, type Command } from 'commander';
 import { createLogger } from '../base/log.ts';
 import { defaultCacheFolder, Runtime } from '../daemon/runtime.ts';
 import type { AttachMode } from '../daemon/attachment.ts';
+import { DEFAULT_SERVICE_CONFIG_PATH } from '../daemon/service-config.ts';
 import { describeWorkload, type TraceWorkload } from '../trace/trace.ts';
 import { positiveNumber } from './arguments.ts';
 import {
@@ -60,7 +61,8 @@ export async function openRuntime(flags: RuntimeFlags): Promise<Runtime> {
   const service = await serviceConfigOf(flags);
   const log = createLogger({ level: flags.logLevel });
   if (service !== null && service.ignored.length > 0) {
-    log.info({ keys: service.ignored }, 'overlaybd.json: keys without an effect here are ignored');
+    const config = flags.config ?? DEFAULT_SERVICE_CONFIG_PATH;
+    log.info({ config, keys: service.ignored }, 'keys without an effect here are ignored');
   }
   const cache = flags.cache ?? service?.replaybd.cacheDir ?? defaultCacheFolder();
   const quotaGiB =

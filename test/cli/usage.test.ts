@@ -102,3 +102,20 @@ test('a trace that is not there is named, with what to do', async (t) => {
   const { stderr } = await cli(scratch, ['trace', 'show', scratch.folder]);
   assert.match(stderr, /EISDIR.*\(ERR_TRACE_READ\)/);
 });
+
+test('keys of overlaybd.json without an effect are named in the log', async (t) => {
+  const scratch = scratchOf(t);
+  const config = scratch.path('overlaybd.json');
+  writeFileSync(config, JSON.stringify({ ioEngine: 1, cacheConfig: { refillSize: 262_144 } }));
+  writeFileSync(scratch.path('reads'), '0 4096\n');
+  const { code, stderr } = await cli(scratch, [
+    ...['play', scratch.path('none.json'), '--reads', scratch.path('reads'), '--cache', 'none'],
+    ...['--config', config, '--log-level', 'info'],
+  ]);
+  assert.equal(code, 1);
+  assert.match(stderr, /ERR_CONFIG_READ/, 'the image is not there');
+  const line = stderr.split('\n').find((one) => one.includes('without an effect')) ?? '{}';
+  const facts = JSON.parse(line) as Record<string, unknown>;
+  assert.equal(facts.config, config);
+  assert.deepEqual(facts.keys, ['ioEngine', 'cacheConfig.refillSize']);
+});
