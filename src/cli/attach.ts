@@ -63,7 +63,11 @@ export function register(program: Command): void {
     .option('--nbd-port <port>', 'listen on this port of 127.0.0.1, 0: a free one (nbd)', port)
     .option('--socket <path>', 'control socket (default: in the runtime directory)')
     .option('--time-limit <s>', 'end the recording after so long', positiveNumber)
-    .option('--until-idle <s>', 'end the recording when nothing new was read for so long')
+    .option(
+      '--until-idle <s>',
+      'end the recording when nothing new was read for so long',
+      positiveNumber,
+    )
     .option('--json', 'print JSON: one line when the device is ready, one when it is detached');
   addTraceOptions(addRuntimeOptions(command), 'auto').action(attach);
 }

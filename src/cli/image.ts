@@ -8,7 +8,6 @@ import { layoutDeviceConfig, registryDeviceConfig } from '../image/build/device-
 import { addToLayout, isLayout } from '../image/build/oci-layout.ts';
 import { pushImage } from '../image/build/push-image.ts';
 import type { ZFileAlgorithm } from '../image/zfile/format.ts';
-
 import type { Platform } from '../registry/manifest.ts';
 import { positiveNumber, wholeNumber } from './arguments.ts';
 import { addRegistryOptions, withRegistry, type RegistryFlags } from './registry-options.ts';

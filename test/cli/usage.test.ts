@@ -38,6 +38,7 @@ test('numbers out of range are wrong usage', async () => {
     [[...ATTACH, '--nbd-port', '65536'], /--nbd-port.*whole number from 0 to 65535/],
     [[...ATTACH, '--nbd-port', '-1'], /--nbd-port.*whole number from 0 to 65535/],
     [[...ATTACH, '--time-limit', 'Infinity'], /--time-limit.*number above 0/],
+    [[...ATTACH, '--until-idle', '0'], /--until-idle.*number above 0/],
     [[...BUILD, '--virtual-size', '0'], /--virtual-size.*number above 0/],
     [[...BUILD, '--bs', '128'], /--bs.*whole number from 4 to 64/],
     [[...SERVE, '--rate', '0'], /--rate.*whole number of at least 1/],
