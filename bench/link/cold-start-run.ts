@@ -14,29 +14,51 @@ const { values, positionals } = parseArgs({
     trace: { type: 'string', default: '' },
     cache: { type: 'string', default: '' },
     work: { type: 'string', default: '' },
+    /** A cache that holds the image already. */
+    primed: { type: 'string', default: '' },
   },
   allowPositionals: true,
 });
 
 const host = new URL(values.image).host;
-const runtime = await Runtime.open({
-  cacheFolder: values.cache,
-  quotaBytes: 2 ** 32,
-  registry: { plainHttpHosts: [host] },
-  log: createLogger({ level: 'error' }),
-});
-try {
-  const { totalMs, report } = await runOnce({
-    runtime,
-    image: values.image,
-    mode: values.mode as AttachMode,
-    tracePath: values.trace,
-    guest: { kind: 'mount', command: positionals },
-    workFolder: values.work,
-    signal: new AbortController().signal,
-  });
-  const fetcher = runtime.fetcher.stats;
-  process.stdout.write(`${JSON.stringify({ totalMs, report, fetcher })}\n`);
-} finally {
-  await runtime.close();
+
+interface Start {
+  mode: AttachMode;
+  cacheFolder: string | null;
+  tracePath: string;
 }
+
+async function start({ mode, cacheFolder, tracePath }: Start): Promise<object> {
+  const runtime = await Runtime.open({
+    cacheFolder,
+    quotaBytes: 2 ** 32,
+    registry: { plainHttpHosts: [host] },
+    log: createLogger({ level: 'error' }),
+  });
+  try {
+    const { totalMs, report } = await runOnce({
+      runtime,
+      image: values.image,
+      mode,
+      tracePath,
+      guest: { kind: 'mount', command: positionals },
+      workFolder: values.work,
+      signal: new AbortController().signal,
+    });
+    return { totalMs, report, fetcher: runtime.fetcher.stats };
+  } finally {
+    await runtime.close();
+  }
+}
+
+// The process has served a device before, as a daemon has: its own code is loaded and compiled. It keeps
+// nothing of that but the code: the caches, the connections and the threads are new.
+if (values.primed !== '') {
+  await start({ mode: 'off', cacheFolder: values.primed, tracePath: '' });
+}
+const result = await start({
+  mode: values.mode as AttachMode,
+  cacheFolder: values.cache,
+  tracePath: values.trace,
+});
+process.stdout.write(`${JSON.stringify(result)}\n`);

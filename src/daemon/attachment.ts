@@ -18,6 +18,7 @@ import {
   closeAll,
   openBlobs,
   preconnect,
+  readGivenTrace,
   replayTrace,
   type ChosenMode,
 } from './open-image.ts';
@@ -144,6 +145,7 @@ export class Attachment {
     const interrupt = (): void => void closeAll(blobs.filter((b) => b instanceof RemoteBlob));
     signal?.addEventListener('abort', interrupt);
     try {
+      const given = readGivenTrace(runtime, options);
       const image = await describeImage(options.target, runtime.client, {
         identify: options.mode !== 'off',
         onRepository: (repository) => preconnect(runtime, repository, options.mode),
@@ -152,7 +154,7 @@ export class Attachment {
         },
         ...(signal === undefined ? {} : { signal }),
       });
-      const { mode, trace, tracePath } = await chooseMode(runtime, image, options);
+      const { mode, trace, tracePath } = await chooseMode(runtime, image, options, given);
       blobs.push(...(await openBlobs(runtime, image)));
       signal?.throwIfAborted();
       if (trace !== null) replay = replayTrace(runtime, trace, blobs, options);

@@ -15,7 +15,7 @@ import type { Runtime } from './runtime.ts';
 // The steps that turn a description of an image into open blobs and, with a trace, a running replay.
 
 /** Several connections get through TCP's slow start together. */
-const PRECONNECTIONS = { demand: 2, prefetch: 16 } as const;
+const PRECONNECTIONS = { demand: 2, prefetch: 32 } as const;
 const BUDGET_BYTES_DEFAULT = 2 ** 32;
 
 /** What an attach comes to once the trace store was asked. */
@@ -35,15 +35,26 @@ export async function chooseMode(
   runtime: Runtime,
   image: ImageDescription,
   options: AttachmentOptions,
+  given: Promise<Trace | null> | null,
 ): Promise<ChosenMode> {
   const { mode, workload } = options;
   if (mode === 'off') return { mode, trace: null, tracePath: '' };
   const key = imageKey(image.identity);
   const tracePath = options.tracePath ?? runtime.traces.path(key, workload.key);
   if (mode === 'record') return { mode, trace: null, tracePath };
-  const trace = await readTrace(runtime, tracePath, mode === 'replay');
+  const trace = await (given ?? readTrace(runtime, tracePath, mode === 'replay'));
   if (trace !== null) return { mode: 'replay', trace, tracePath };
   return { mode: mode === 'auto' ? 'record' : 'off', trace: null, tracePath };
+}
+
+/** Reads the trace that the user named while the manifest is still under way; null without one. */
+export function readGivenTrace(
+  runtime: Runtime,
+  { mode, tracePath }: AttachmentOptions,
+): Promise<Trace | null> | null {
+  const mayReplay = mode === 'replay' || mode === 'auto';
+  if (!mayReplay || tracePath === undefined) return null;
+  return readTrace(runtime, tracePath, mode === 'replay');
 }
 
 async function readTrace(runtime: Runtime, path: string, expected: boolean): Promise<Trace | null> {
@@ -93,13 +104,8 @@ export function replayTrace(
   for (const blob of blobs) {
     if (blob instanceof RemoteBlob) remote.set(blob.digest, blob);
   }
-  for (const [layer, { digest }] of trace.image.layers.entries()) {
-    const blob = remote.get(digest);
-    if (blob === undefined) continue;
-    blob.readAhead = 'off';
-    blob.cached.pin(plannedRanges(trace, layer, blob.sizeBytes));
-  }
-  return startReplay({
+  for (const blob of remote.values()) blob.readAhead = 'off';
+  const replay = startReplay({
     trace,
     blobs: remote,
     lane: {
@@ -113,6 +119,18 @@ export function replayTrace(
     clock: runtime.clock,
     log: runtime.log,
   });
+  // Only now: the first requests do not wait for it.
+  setImmediate(() => pinPlan(trace, remote));
+  return replay;
+}
+
+/** What an open device's plan still needs is not evicted. */
+function pinPlan(trace: Trace, blobs: ReadonlyMap<string, RemoteBlob>): void {
+  for (const [layer, { digest }] of trace.image.layers.entries()) {
+    const blob = blobs.get(digest);
+    if (blob === undefined || blob.isClosed) continue;
+    blob.cached.pin(plannedRanges(trace, layer, blob.sizeBytes));
+  }
 }
 
 /** A layer's part of the plan, as far as it lies in the blob. */

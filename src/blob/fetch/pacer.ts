@@ -8,11 +8,16 @@ const OPENING_SAMPLE_MS_MIN = 20;
 /** A round trip counts for at least one and at most two of these. */
 const ROUND_TRIP_EPOCH_MS = 5000;
 /** Bytes under way, in units of bandwidth x round trip. */
-const WINDOW_GAIN = 4 / 3;
+const WINDOW_GAIN = 2;
 /** A request's part of the window: what is left of it is still a whole product. */
 const REQUEST_SHARE = 1 / 4;
 /** Beside the round trip: what either end may be busy with before it attends to the network. */
 const PAUSE_MS = 5;
+/**
+ * Fresh connections bring about 64 KiB in their first round trip, whatever was asked for; so as long as
+ * so little has landed, requests are small and go out on many of them.
+ */
+const FRESH_BYTES = 2 * 1024 * 1024;
 /** While the window opens, it grows by so many times what lands: it triples each round trip. */
 const OPENING_GAIN = 2;
 /** Until it is open, it stays below so many products of what was measured so far. */
@@ -52,6 +57,7 @@ export class Pacer {
   #lastEpochTripMs = Infinity;
   #sampleStartMs = 0;
   #sampleBytes = 0;
+  #landedBytes = 0;
   #isSampling = false;
   #isLimited = false;
 
@@ -83,6 +89,7 @@ export class Pacer {
 
   /** Large enough to be worth a request, small enough that the others keep the link busy. */
   get requestBytes(): number {
+    if (this.#landedBytes < FRESH_BYTES) return fetchLimits.prefetchRequestBytesMin;
     const granules = Math.floor((this.#windowBytes * REQUEST_SHARE) / GRANULE_BYTES);
     const { prefetchRequestBytesMin, prefetchRequestBytesMax } = fetchLimits;
     const bytes = granules * GRANULE_BYTES;
@@ -104,6 +111,7 @@ export class Pacer {
   }
 
   onBytes(bytes: number, nowMs: number): void {
+    this.#landedBytes += bytes;
     if (this.#isOpening && this.#isLimited) this.#widen(OPENING_GAIN * bytes);
     if (!this.#isSampling) {
       this.#startSample(nowMs);
