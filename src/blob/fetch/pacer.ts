@@ -9,7 +9,7 @@ const OPENING_SAMPLE_MS_MIN = 20;
 const ROUND_TRIP_EPOCH_MS = 5000;
 /** Bytes under way, in units of bandwidth x round trip. */
 const WINDOW_GAIN = 2;
-/** A request's part of the window: what is left of it is still a whole product. */
+/** A request's part of the window: what is left of it still fills the link. */
 const REQUEST_SHARE = 1 / 4;
 /** Beside the round trip: what either end may be busy with before it attends to the network. */
 const PAUSE_MS = 5;
@@ -34,10 +34,10 @@ const PROBE_GAIN = 1.25;
 /**
  * How many prefetched bytes may be under way at once:
  *
- *   |<--- bandwidth x round trip --->|<-- 5 ms -->|<-- 1/3: one request -->|
- *   the next request may leave  .................'                         ' window
+ *   |<--- bandwidth x round trip --->|<--- the same again --->|<-- 5 ms -->|  window
  *
- * so that the link hardly idles and a demand read finds little queued before it.
+ * One product fills the link. The second keeps the estimate from feeding on itself: with less, a
+ * client that is late to read measures a slower link, narrows the window, and makes it one.
  *
  * At first nothing is known: the window begins at a size that suits a middling link and grows with
  * every byte that lands, until samples show that the link and not the window is what limits. From
