@@ -73,6 +73,26 @@ test(
   },
 );
 
+test('a writable export says what it can', { skip: skipWithout('nbdinfo') }, async (t) => {
+  const { uri } = await serve(t, { writable: true });
+  const { exports } = JSON.parse(await expectSuccess('nbdinfo', ['--json', uri])) as {
+    exports: Record<string, unknown>[];
+  };
+  const can = ['flush', 'fua', 'multi_conn', 'trim', 'zero', 'fast_zero', 'cache', 'df'];
+  for (const name of can) assert.equal(exports[0]?.[`can_${name}`], true, name);
+  assert.equal(exports[0]?.is_read_only, false);
+});
+
+test('qemu-img converts an image into the device', { skip: skipWithout('qemu-img') }, async (t) => {
+  const { uri, device, folder } = await serve(t, { writable: true });
+  const [raw, qcow2] = [join(folder, 'raw'), join(folder, 'qcow2')];
+  const bytes = Buffer.from(device.bytes).reverse();
+  await writeFile(raw, bytes);
+  await expectSuccess('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, qcow2]);
+  await expectSuccess('qemu-img', ['convert', '-n', '-f', 'qcow2', '-O', 'raw', qcow2, uri]);
+  assert.ok(device.bytes.equals(bytes));
+});
+
 test('nbdinfo lists every export by name', { skip: skipWithout('nbdinfo') }, async (t) => {
   const folder = await temporaryFolder(t);
   const devices = ['alpha', 'beta'].map((id, index) => {

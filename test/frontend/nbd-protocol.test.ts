@@ -175,6 +175,49 @@ test('a writable export says ENOSPC past its end and keeps the frame', async (t)
   assert.deepEqual(device.calls, ['discard', 'flush']);
 });
 
+test('zeroing takes its flags, and every modifying command takes FUA', async (t) => {
+  const { socketPath, device } = await serve(t, { writable: true });
+  const [FUA, NO_HOLE, FAST_ZERO] = [1, 2, 16];
+  for (const structured of [false, true]) {
+    const client = await RawClient.transmit(socketPath, structured);
+    const cases: [number, number, string[]][] = [
+      [ZEROES, 0, ['zeroes']],
+      [ZEROES, NO_HOLE, ['zeroes']],
+      [ZEROES, FAST_ZERO, ['zeroes']],
+      [ZEROES, FUA | NO_HOLE | FAST_ZERO, ['zeroes', 'flush']],
+      [TRIM, FUA, ['discard', 'flush']],
+      [FLUSH, 0, ['flush']],
+    ];
+    for (const [type, flags, calls] of cases) {
+      device.calls.length = 0;
+      client.send(type, 0, type === FLUSH ? 0 : 4096, { flags });
+      assert.equal((await client.simpleReply()).error, 0, `command ${type}, flags ${flags}`);
+      assert.deepEqual(device.calls, calls);
+    }
+  }
+  const client = await RawClient.transmit(socketPath, false);
+  client.send(TRIM, 0, 4096, { flags: FAST_ZERO });
+  assert.equal((await client.simpleReply()).error, EINVAL, 'only zeroing can be fast');
+});
+
+test('block status and reads follow writes and trims at once', async (t) => {
+  const { socketPath, device } = await serve(t, { writable: true });
+  device.bytes.fill(0);
+  const client = await RawClient.transmit(socketPath, true);
+  const status = async (): Promise<number[]> => {
+    client.send(STATUS, 0, 16_384);
+    const { payload } = await client.chunk();
+    return Array.from({ length: payload.length / 4 }, (_, word) => payload.readUInt32BE(word * 4));
+  };
+  assert.deepEqual(await status(), [1, 16_384, 3]);
+  client.send(WRITE, 4096, 4096, { data: Buffer.alloc(4096, 9) });
+  assert.equal((await client.simpleReply()).error, 0);
+  assert.deepEqual(await status(), [1, 4096, 3, 4096, 0, 8192, 3]);
+  client.send(TRIM, 4096, 4096);
+  assert.equal((await client.simpleReply()).error, 0);
+  assert.deepEqual(await status(), [1, 16_384, 3]);
+});
+
 test('a lost frame and an oversized write end the connection', async (t) => {
   const { socketPath } = await serve(t, { writable: true });
   const bad = await RawClient.transmit(socketPath, true);

@@ -29,18 +29,21 @@ export function checkExports(exports: NbdExports): void {
   }
 }
 
-/** Flags a device is offered with. DF belongs to structured replies only. */
+/**
+ * Flags a device is offered with. DF belongs to structured replies only. CAN_MULTI_CONN holds for
+ * writable devices too: a flush covers every write that was answered, on whichever connection.
+ */
 export function transmissionFlags(device: NbdDevice, structured: boolean): number {
   const common =
     transmissionFlag.hasFlags |
     transmissionFlag.sendFlush |
     transmissionFlag.sendFua |
+    transmissionFlag.canMultiConn |
     transmissionFlag.sendCache |
     (structured ? transmissionFlag.sendDf : 0);
-  if (isReadOnly(device)) {
-    return common | transmissionFlag.readOnly | transmissionFlag.canMultiConn;
-  }
-  return common | transmissionFlag.sendTrim | transmissionFlag.sendWriteZeroes;
+  if (isReadOnly(device)) return common | transmissionFlag.readOnly;
+  const { sendTrim, sendWriteZeroes, sendFastZero } = transmissionFlag;
+  return common | sendTrim | sendWriteZeroes | sendFastZero;
 }
 
 export function isReadOnly(device: NbdDevice): boolean {

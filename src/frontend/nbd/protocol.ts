@@ -57,6 +57,7 @@ export const transmissionFlag = {
   sendDf: 1 << 7,
   canMultiConn: 1 << 8,
   sendCache: 1 << 10,
+  sendFastZero: 1 << 11,
 } as const;
 
 export const command = {
@@ -70,7 +71,7 @@ export const command = {
   blockStatus: 7,
 } as const;
 
-export const commandFlag = { fua: 1, noHole: 2, df: 4, reqOne: 8 } as const;
+export const commandFlag = { fua: 1, noHole: 2, df: 4, reqOne: 8, fastZero: 16 } as const;
 
 export const chunkFlagDone = 1;
 

@@ -73,10 +73,14 @@ function refusedRange({ type, offset, length }: Request, device: NbdDevice): num
   return nbdError.none;
 }
 
+/**
+ * Zeroing is an entry in the upper's index whatever its size, so it is always fast (FAST_ZERO); and
+ * NO_HOLE changes nothing: a layer provisions no room, neither for zeros nor for data.
+ */
 function flagsAreKnown({ type, flags }: Request, context: RequestContext): boolean {
   let known: number = commandFlag.fua;
   if (type === command.read && context.structured) known |= commandFlag.df;
-  if (type === command.writeZeroes) known |= commandFlag.noHole;
+  if (type === command.writeZeroes) known |= commandFlag.noHole | commandFlag.fastZero;
   if (type === command.blockStatus) known |= commandFlag.reqOne;
   return (flags & ~known) === 0;
 }
