@@ -1,8 +1,8 @@
-import { closeSync, openSync, readSync, statfsSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readSync, statfsSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { codeOf, messageOf } from '../src/base/errors.ts';
 import { attachLoop, clearLoop, detachLoop } from './loop.ts';
-import { mount, unmount } from './mount.ts';
+import { mount, syncFilesystem, unmount } from './mount.ts';
 
 // The thread behind BlockingThread: calls that the kernel may answer only after this process has
 // answered a read.
@@ -23,7 +23,18 @@ function probeFilesystem(path: string): void {
   statfsSync(path);
 }
 
-const calls = { attachLoop, clearLoop, detachLoop, mount, unmount, readHead, probeFilesystem };
+const calls = {
+  attachLoop,
+  clearLoop,
+  detachLoop,
+  mount,
+  unmount,
+  syncFilesystem,
+  /** Of a loop device: what was written to it without a file system. */
+  fsync: fsyncSync,
+  readHead,
+  probeFilesystem,
+};
 
 export type BlockingCalls = typeof calls;
 

@@ -17,6 +17,8 @@ export interface MemoryDiskOptions {
   /** How long the main thread takes over a miss. */
   missMs?: number;
   writable?: boolean;
+  /** Workers read and write by themselves what is no miss. */
+  sharesWrites?: boolean;
 }
 
 /** A disk in memory whose reads can be told to miss. */
@@ -30,6 +32,7 @@ export class MemoryDisk implements BlockDevice {
   readonly #shared: SharedArrayBuffer;
   readonly #missBytes: number;
   readonly #missMs: number;
+  readonly #sharesWrites: boolean;
   #failure: ErrnoName | null = null;
 
   constructor(id: string, sizeBytes: number, options: MemoryDiskOptions = {}) {
@@ -38,6 +41,7 @@ export class MemoryDisk implements BlockDevice {
     this.bytes = new Uint8Array(this.#shared);
     this.#missBytes = options.missBytes ?? 0;
     this.#missMs = options.missMs ?? 0;
+    this.#sharesWrites = options.sharesWrites === true;
     this.readOnly = options.writable !== true;
     if (options.writable === true) this.writer = this.#makeWriter();
   }
@@ -52,7 +56,8 @@ export class MemoryDisk implements BlockDevice {
 
   get reader(): ReaderModule {
     const data: MemoryReaderData = { disk: this.#shared, missBytes: this.#missBytes };
-    return { url: siblingModule('fuse-reader', import.meta.url), data };
+    const url = siblingModule('fuse-reader', import.meta.url);
+    return { url, data, sharesWrites: this.#sharesWrites };
   }
 
   fillRandom(): this {

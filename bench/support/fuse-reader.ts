@@ -1,7 +1,7 @@
 /** What the reader of a MemoryDisk is made of. */
 export interface MemoryReaderData {
   disk: SharedArrayBuffer;
-  /** Reads that touch an odd run of this many bytes are misses; 0 for none. */
+  /** Reads, and writes, that touch an odd run of this many bytes are misses; 0 for none. */
   missBytes: number;
 }
 
@@ -18,6 +18,12 @@ export class CachedReader {
   readCached(offset: number, into: Uint8Array): boolean {
     if (touchesMiss(offset, into.length, this.#missBytes)) return false;
     into.set(this.#disk.subarray(offset, offset + into.length));
+    return true;
+  }
+
+  write(offset: number, data: Uint8Array): boolean {
+    if (touchesMiss(offset, data.length, this.#missBytes)) return false;
+    this.#disk.set(data, offset);
     return true;
   }
 }

@@ -90,6 +90,21 @@ export const traceLimits = {
   storeEntriesMax: 100_000,
 } as const;
 
+export const overlaybdTraceLimits = {
+  /** Records of 24 bytes. */
+  recordsMax: 1_000_000,
+  /** A file of that many, with its header. */
+  fileBytesMax: 24_000_024,
+  /** Bytes of a record that is written: the original's replay has a buffer of this size. */
+  recordBytesMax: 1024 * 1024,
+  /** A list of paths; the original reads 65,536 bytes at most. */
+  pathListBytesMax: 1024 * 1024,
+  /** An acceleration layer's tar, uncompressed: both kinds of trace. */
+  layerBytesMax: 34 * 1024 * 1024,
+  /** How often a recording looks whether its `.lock` is still there. */
+  lockPollMs: 1000,
+} as const;
+
 export const sparseBitmapLimits = {
   /** Pages of 32,768 bits, 4 KiB of memory each: 64 MiB. */
   pagesMax: 16_384,
@@ -104,6 +119,10 @@ export const registryLimits = {
   /** A token server's or credential server's answer, and the body of an error. */
   answerBytesMax: 64 * 1024,
   redirectsMax: 8,
+  /** Ranges of one request: Apache refuses more than 20 that go back, others allow far more. */
+  requestRangesMax: 20,
+  /** Boundary and headers before each range of a multipart answer. */
+  partHeaderBytesMax: 4096,
   referrerPagesMax: 16,
   /** Repositories, tokens and redirect targets remembered; the oldest goes first. */
   rememberedMax: 4096,
@@ -195,6 +214,8 @@ export const fuseLimits = {
   answersMax: 64,
   /** Requests waiting behind those; more are answered EIO. */
   queuedMax: 16_384,
+  /** How long close() waits for the kernel to write what it holds back of a writable device. */
+  settleMsMax: 600_000,
   /** Attempts to unmount something busy within the time that close() allows. */
   unmountAttemptsMax: 1000,
 } as const;
@@ -256,4 +277,30 @@ export const prefetchLimits = {
 export const configLimits = {
   /** A config.v1.json: 255 lowers take about 100 KiB. */
   fileBytesMax: 16 * 1024 * 1024,
+} as const;
+
+export const convertLimits = {
+  /** Images of one index. */
+  imagesMax: 64,
+  /** Layers of one image: a base layer comes on top of that. */
+  layersMax: lsmtLimits.layersMax - 1,
+  /** Layers that are downloaded before the one that is applied is done. */
+  layersAhead: 2,
+  /** Layers on their way to the registry at once, of one image. */
+  pushesMax: 2,
+  /** A layer's blob or its tar, in bytes: no real one is larger. */
+  layerBytesMax: 2 ** 43,
+  /** Tar bytes that are decompressed before they are applied. */
+  readAheadBytes: 4 * 1024 * 1024,
+  /** Downloads of one blob that break off before the conversion fails. */
+  downloadAttemptsMax: 6,
+  /** Members of a docker archive, and the bytes of one pax header or long name in it. */
+  archiveEntriesMax: 100_000,
+  archiveHeaderBytesMax: 64 * 1024,
+  /** Links of a docker archive that are followed from one name. */
+  archiveLinksMax: 8,
+  /** Repositories that a cache remembers for one layer, to mount it from. */
+  placesMax: 16,
+  /** A cache's record of one layer. */
+  recordBytesMax: 64 * 1024,
 } as const;

@@ -65,7 +65,7 @@ export class FuseAnswers {
   async #perform(task: FuseTask, reply: FuseReply, signal: AbortSignal): Promise<number> {
     switch (task.kind) {
       case 'read':
-        return this.#read(task.offset, task.size, reply, signal);
+        return this.#read(task, reply, signal);
       case 'write':
         await this.#writer.write(task.offset, task.data, false);
         return reply.written(task.data.length);
@@ -86,16 +86,14 @@ export class FuseAnswers {
   }
 
   async #read(
-    offset: number,
-    size: number,
+    { offset, size, tried }: FuseTask & { kind: 'read' },
     reply: FuseReply,
     signal: AbortSignal,
   ): Promise<number> {
     const skipped = offset % SECTOR_BYTES;
     const into = reply.payload(Math.ceil((skipped + size) / SECTOR_BYTES));
     const start = offset - skipped;
-    // A worker has tried the reads of a read-only device already.
-    const isHit = this.#device.writer !== undefined && this.#device.readCached(start, into);
+    const isHit = !tried && this.#device.readCached(start, into);
     if (!isHit) await this.#device.read(start, into, signal);
     if (skipped > 0) reply.shift(skipped, size);
     return size;

@@ -6,10 +6,11 @@ import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { fuseLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import { silentLogger, type Logger } from '../../base/log.ts';
 import type { BlockDevice } from '../../device/block-device.ts';
-import { detachLoop, type LoopDevice } from '../../../native/loop.ts';
+import { detachLoop, listLoops, type LoopDevice } from '../../../native/loop.ts';
 import { unmount, unmountFlags } from '../../../native/mount.ts';
 import type { Frontend } from '../frontend.ts';
 import { mountFilesystem } from './attach-mount.ts';
+import { readMountTable } from './mount-table.ts';
 import { defaultRuntimeDirectory, DEVICE_FILE, makeDeviceDirectory } from './runtime-directory.ts';
 import { FuseServer, type ReaderModule } from './server.ts';
 import { FuseThreads } from './threads.ts';
@@ -154,6 +155,7 @@ class FuseAttachment implements FuseFrontend {
   }
 
   async #close(): Promise<void> {
+    await this.#settledInTime(this.#settleWrites(), fuseLimits.settleMsMax);
     const controller = new AbortController();
     const letGo = this.#letGo(controller.signal);
     const failure = await this.#settledInTime(letGo);
@@ -169,6 +171,21 @@ class FuseAttachment implements FuseFrontend {
     this.#threads.close();
     openAttachments.delete(this);
     if (this.#server === null) this.#removeDirectory();
+  }
+
+  /**
+   * Has the kernel write what guests have written, however long that takes: it must not be lost
+   * because somebody keeps the mount busy longer than letting go may take.
+   */
+  async #settleWrites(): Promise<void> {
+    if (this.#loop === null || this.#device.writer === undefined) return;
+    const { blocking } = this.#threads;
+    const { fd, device } = this.#loop;
+    const deviceNumber = listLoops().find((loop) => loop.device === device)?.deviceNumber;
+    for (const mount of readMountTable()) {
+      if (mount.deviceNumber === deviceNumber) await blocking.call('syncFilesystem', mount.target);
+    }
+    await blocking.call('fsync', fd);
   }
 
   /** The polite way: each step waits for those who use what it takes away. */
@@ -240,11 +257,11 @@ class FuseAttachment implements FuseFrontend {
     }
   }
 
-  /** Null when `work` succeeds within the grace period, else what went wrong. */
-  async #settledInTime(work: Promise<void>): Promise<string | null> {
+  /** Null when `work` succeeds in time, else what went wrong. */
+  async #settledInTime(work: Promise<void>, ms = this.#graceMs): Promise<string | null> {
     const timer = new AbortController();
-    const late = this.#clock.sleep(this.#graceMs, timer.signal).then(
-      () => `not done after ${this.#graceMs} ms`,
+    const late = this.#clock.sleep(ms, timer.signal).then(
+      () => `not done after ${ms} ms`,
       () => null,
     );
     const done = work.then(() => null, messageOf);

@@ -6,6 +6,7 @@ import { CachedReader } from '../../device/cached-reader.ts';
 import { receive, send } from './channel.ts';
 import {
   EINVAL,
+  ENOSPC,
   ENOSYS,
   EOPNOTSUPP,
   EPROTO,
@@ -22,8 +23,12 @@ import {
   type FuseFile,
 } from './protocol.ts';
 
-// A thread that takes requests from the kernel. It answers what it can at once - attributes, and
-// reads of local bytes - hands everything else to the main thread, and never waits for it.
+// A thread that takes requests from the kernel. It answers what it can at once - attributes, reads of
+// local bytes, writes to an upper that it shares - hands everything else to the main thread, and never
+// waits for it.
+//
+// What changes the device does so in whole sectors: a loop device sends nothing else, and others who
+// write the file get EINVAL, as from a disk that is written with O_DIRECT.
 
 /** What the thread is told to do. */
 export interface FuseWorkerData {
@@ -33,8 +38,8 @@ export interface FuseWorkerData {
   reader: { module: null; device: SharedDevice } | { module: string; data: unknown };
   /** This thread's ring of the tap. */
   ringIndex: number;
-  /** Reads are tried here first. Off for writable devices, whose data changes under the reader. */
-  servesHits: boolean;
+  /** Reads and writes are tried here first. Off where writes happen unseen by this thread. */
+  triesFirst: boolean;
   /** The main thread can tell data from holes. */
   seeksHoles: boolean;
 }
@@ -42,6 +47,8 @@ export interface FuseWorkerData {
 /** What a reader module's `CachedReader` offers. */
 export interface WorkerReader {
   readCached(offset: number, into: Uint8Array): boolean;
+  /** Takes `data` at once, or gives false and leaves it to the main thread. */
+  write?(offset: number, data: Uint8Array): boolean;
 }
 
 interface ReaderModule {
@@ -50,7 +57,8 @@ interface ReaderModule {
 
 /** Requests for the main thread, which replies to the kernel by itself. */
 export type FuseTask =
-  | { kind: 'read'; unique: number; offset: number; size: number }
+  /** `tried`: this thread found that not all bytes are local, and the tap knows. */
+  | { kind: 'read'; unique: number; offset: number; size: number; tried: boolean }
   | { kind: 'write'; unique: number; offset: number; data: Uint8Array }
   | { kind: 'flush'; unique: number }
   | { kind: 'discard' | 'writeZeroes'; unique: number; offset: number; length: number }
@@ -60,7 +68,7 @@ export type WorkerMessage =
   | FuseTask
   /** The kernel has agreed on the protocol, or why it has not. */
   | { kind: 'ready'; refusal: string | null }
-  /** The reader threw; the read goes to the main thread as a miss. */
+  /** The reader threw; what was asked of it goes to the main thread. */
   | { kind: 'fault'; message: string };
 
 class FuseWorker {
@@ -95,8 +103,9 @@ class FuseWorker {
     if (length <= 0) return this.#finish(unique, 0);
     const skipped = offset % SECTOR_BYTES;
     const into = this.#reply.payload(Math.ceil((skipped + length) / SECTOR_BYTES));
-    if (!this.#data.servesHits || !this.#readCached(offset - skipped, into)) {
-      return this.#handOver({ kind: 'read', unique, offset, size: length });
+    const tried = this.#data.triesFirst;
+    if (!tried || !this.#readCached(offset - skipped, into)) {
+      return this.#handOver({ kind: 'read', unique, offset, size: length, tried });
     }
     if (skipped > 0) this.#reply.shift(skipped, length);
     this.#finish(unique, length);
@@ -106,9 +115,21 @@ class FuseWorker {
     try {
       return this.#reader.readCached(offset, into);
     } catch (error) {
-      this.#post({ kind: 'fault', message: messageOf(error) });
-      return false;
+      return this.#fault(error);
     }
+  }
+
+  #writeShared(offset: number, data: Uint8Array): boolean {
+    try {
+      return this.#reader.write?.(offset, data) ?? false;
+    } catch (error) {
+      return this.#fault(error);
+    }
+  }
+
+  #fault(error: unknown): false {
+    this.#post({ kind: 'fault', message: messageOf(error) });
+    return false;
   }
 
   #serveOther(): void {
@@ -129,11 +150,11 @@ class FuseWorker {
       case opcodes.fallocate:
         return this.#fallocate(unique);
       case opcodes.fsync:
+      case opcodes.flush:
         if (file.readOnly) return this.#finish(unique, 0);
         return this.#handOver({ kind: 'flush', unique });
       case opcodes.lseek:
         return this.#seek(unique);
-      case opcodes.flush:
       case opcodes.release:
       case opcodes.destroy:
         return this.#finish(unique, 0);
@@ -173,17 +194,21 @@ class FuseWorker {
 
   #write(unique: number): void {
     const { offset, size, bytes } = this.#request;
-    if (this.#data.file.readOnly) return this.#refuse(unique, EROFS);
-    if (!this.#isWholeSectors(offset, size)) return this.#refuse(unique, EINVAL);
+    const refusal = this.#refusalOfChange(offset, size);
+    if (refusal !== 0) return this.#refuse(unique, refusal);
+    const data = bytes.subarray(WRITE_DATA_AT, WRITE_DATA_AT + size);
+    if (this.#data.triesFirst && this.#writeShared(offset, data)) {
+      return this.#finish(unique, this.#reply.written(size));
+    }
     // A copy: the buffer takes the next request while the main thread writes this one.
-    const data = new Uint8Array(bytes.subarray(WRITE_DATA_AT, WRITE_DATA_AT + size));
-    this.#handOver({ kind: 'write', unique, offset, data }, [data.buffer]);
+    const copy = new Uint8Array(data);
+    this.#handOver({ kind: 'write', unique, offset, data: copy }, [copy.buffer]);
   }
 
   #fallocate(unique: number): void {
     const { offset, fallocateLength: length, fallocateMode: mode } = this.#request;
-    if (this.#data.file.readOnly) return this.#refuse(unique, EROFS);
-    if (!this.#isWholeSectors(offset, length)) return this.#refuse(unique, EINVAL);
+    const refusal = this.#refusalOfChange(offset, length);
+    if (refusal !== 0) return this.#refuse(unique, refusal);
     switch (mode & ~FALLOCATE_KEEP_SIZE) {
       case FALLOCATE_PUNCH_HOLE:
         return this.#handOver({ kind: 'discard', unique, offset, length });
@@ -200,11 +225,12 @@ class FuseWorker {
     this.#handOver({ kind: 'seek', unique, offset, whence });
   }
 
-  #isWholeSectors(offset: number, length: number): boolean {
-    const { sizeBytes } = this.#data.file;
-    return (
-      offset % SECTOR_BYTES === 0 && length % SECTOR_BYTES === 0 && offset + length <= sizeBytes
-    );
+  /** The errno for a change of this range, 0 when it may be made. */
+  #refusalOfChange(offset: number, length: number): number {
+    const { sizeBytes, readOnly } = this.#data.file;
+    if (readOnly) return EROFS;
+    if (offset % SECTOR_BYTES !== 0 || length % SECTOR_BYTES !== 0) return EINVAL;
+    return offset + length > sizeBytes ? ENOSPC : 0;
   }
 
   #handOver(task: FuseTask, transfer: ArrayBuffer[] = []): void {

@@ -253,4 +253,4 @@ export function requestBufferBytes(file: FuseFile): number {
   return Math.max(REQUEST_BYTES_MIN, WRITE_DATA_AT + writeBytesMax(file));
 }
 
-export const { EINVAL, EIO, ENOSYS, ENXIO, EOPNOTSUPP, EPROTO, EROFS } = constants.errno;
+export const { EINVAL, EIO, ENOSPC, ENOSYS, ENXIO, EOPNOTSUPP, EPROTO, EROFS } = constants.errno;

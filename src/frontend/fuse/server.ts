@@ -17,6 +17,8 @@ export interface ReaderModule {
   url: URL;
   /** The first argument of its constructor: anything postMessage can carry. */
   data: unknown;
+  /** A writable device: its readers see every write at once, and may make some themselves. */
+  sharesWrites?: boolean;
 }
 
 export interface FuseServerOptions {
@@ -162,7 +164,7 @@ function workerDataFor(options: FuseServerOptions, fd: number, index: number): F
         : { module: reader.url.href, data: reader.data },
     // Ring 0 is this thread's.
     ringIndex: index + 1,
-    servesHits: file.readOnly,
+    triesFirst: file.readOnly || (reader === undefined ? false : reader.sharesWrites === true),
     seeksHoles: device.extents !== undefined,
   };
 }
