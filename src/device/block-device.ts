@@ -1,3 +1,4 @@
+import type { UpperMap } from '../image/lsmt/upper-map.ts';
 import type { StackMap } from '../image/stack-map.ts';
 
 /**
@@ -34,7 +35,18 @@ export interface BlockDevice {
 
   /** Absent on a read-only device; a front end then answers EROFS. */
   readonly writer?: DeviceWriter;
+
+  /**
+   * Calls `listener` with every new `shared`, and returns what ends that; absent where `shared`
+   * never changes. From the moment a device changes, old maps answer no read and take no write
+   * (`readCached` and `SharedUpper.write` give false), so that a thread which still has them hands
+   * everything to the main thread: nobody has to be paused. Old mappings stay until the listeners'
+   * promises resolve, which is to say that none of their threads uses them any more.
+   */
+  onRemap?(listener: RemapListener): () => void;
 }
+
+export type RemapListener = (shared: SharedDevice) => void | Promise<void>;
 
 /** A run of bytes that is alike. */
 export interface DeviceExtent {
@@ -44,9 +56,14 @@ export interface DeviceExtent {
   zero: boolean;
 }
 
-/** The seam for writable uppers. */
+/**
+ * Changes a writable device. Promises reject with a ReplaybdError whose `errno` the guest should
+ * see: ENOSPC past the device's end or when the disk is full, EINVAL for parts of sectors, EIO.
+ */
 export interface DeviceWriter {
+  /** With `fua`, the data is durable when the promise resolves. Fetches nothing. */
   write(offset: number, data: Uint8Array, fua: boolean): Promise<void>;
+  /** Resolves when all that was acknowledged before the call is durable. */
   flush(): Promise<void>;
   /** The range reads as zeros afterwards: guests reach this by punching holes. */
   discard(offset: number, length: number): Promise<void>;
@@ -57,6 +74,8 @@ export interface DeviceWriter {
 export interface SharedDevice {
   readonly stack: StackMap;
   readonly tap: TapMap;
+  /** Of a writable device: threads read and write it by themselves, see SharedUpper. */
+  readonly upper?: UpperMap;
 }
 
 /**
