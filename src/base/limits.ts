@@ -62,6 +62,9 @@ export const nbdLimits = {
 /** Bytes of a unix socket's path: sun_path less its terminator. */
 export const SOCKET_PATH_BYTES_MAX = 107;
 
+/** Sockets of one folder that are looked at. */
+export const SOCKETS_MAX = 1000;
+
 export const tapLimits = {
   ringsMax: 64,
   /** Entries of one ring; a power of two. */
@@ -267,7 +270,7 @@ export const prefetchLimits = {
   windowRanges: 4096,
   firstWindowRanges: 256,
   /** Prefetch requests handed to the fetcher that have not ended. */
-  outstandingMax: 64,
+  outstandingMax: 256,
   /** Requests in a row that fail before a replay gives up. */
   failuresMax: 32,
   failureDelayMsMin: 50,

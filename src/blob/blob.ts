@@ -1,3 +1,5 @@
+import type { ByteRange } from '../base/range.ts';
+
 /**
  * A blob is one layer's bytes as the registry stores them. Every blob, local or remote, is a
  * memory mapping of its full size plus a presence bitmap; reading is the same for all of them:
@@ -95,5 +97,32 @@ export interface RangeSource {
     options: { lane: Lane; signal: AbortSignal; onData: (chunk: Uint8Array) => void },
   ): Promise<void>;
 
+  /** Absent where one request brings one range. */
+  readonly many?: ManyRangesSource;
+
   close(): Promise<void>;
+}
+
+/** An origin that may answer several ranges at once. */
+export interface ManyRangesSource {
+  /**
+   * Ranges that one request may carry now: 1 where several were refused, or while a first request
+   * finds out.
+   */
+  readonly rangesMax: number;
+
+  /**
+   * As `fetch`, for disjoint ranges: all bytes of one, in order, then those of the next. Rejects with
+   * ERR_RANGES_REFUSED when the origin answers no more than one at a time; `rangesMax` is 1 from then
+   * on.
+   */
+  fetch(
+    ranges: readonly ByteRange[],
+    options: {
+      lane: Lane;
+      signal: AbortSignal;
+      /** `index` is that of the range. */
+      onData: (chunk: Uint8Array, index: number) => void;
+    },
+  ): Promise<void>;
 }

@@ -1,7 +1,7 @@
 import PQueue from 'p-queue';
 import { systemClock, type Clock } from '../base/clock.ts';
 import { messageOf, ReplaybdError } from '../base/errors.ts';
-import { fetchLimits } from '../base/limits.ts';
+import { fetchLimits, GRANULE_BYTES } from '../base/limits.ts';
 import { silentLogger, type Logger } from '../base/log.ts';
 import { mergeRanges, rangeEnd, type ByteRange } from '../base/range.ts';
 import type { RangeSource } from './blob.ts';
@@ -10,8 +10,8 @@ import { newLaneStats, type FetchEvent, type FetchStats } from './fetch/fetch-st
 import { FlightTable, type Flight } from './fetch/flight-table.ts';
 import { Pacer } from './fetch/pacer.ts';
 import { RemoteBlob, type Asked, type FetchEngine } from './fetch/remote-blob.ts';
-import { runFlight } from './fetch/run-flight.ts';
-import { throttledMs } from './fetch/retry.ts';
+import { isRefusal, throttledMs } from './fetch/retry.ts';
+import { runRequest } from './fetch/run-request.ts';
 
 export interface FetcherOptions {
   clock?: Clock;
@@ -59,6 +59,7 @@ export class Fetcher {
   /** Demand requests queued or under way. */
   #demandWaiting = 0;
   readonly #closing = new AbortController();
+  #isGathering = false;
   #nextOrder = 0;
   #throttledUntilMs = 0;
 
@@ -146,6 +147,21 @@ export class Fetcher {
       });
   }
 
+  /**
+   * Runs `ask`, which asks for many ranges ahead of need, and lets none leave before it returns:
+   * those that are next to each other in line may then share a request.
+   */
+  gather<T>(ask: () => T): T {
+    this.#isGathering = true;
+    this.#prefetchLane.pause();
+    try {
+      return ask();
+    } finally {
+      this.#isGathering = false;
+      this.#updatePrefetchLane();
+    }
+  }
+
   /** Ends the timers that back-off left; blobs are closed one by one. */
   close(): void {
     this.#closing.abort();
@@ -221,12 +237,16 @@ export class Fetcher {
     this.#demandWaiting += flights.length;
     const done = flights.map(async (flight) => {
       blob.flights.add(flight);
-      await this.#demandLane.add(() => this.#run(flight));
+      await this.#demandLane.add(() => this.#runDemand(flight));
       this.#demandWaiting -= 1;
       this.#updatePrefetchLane();
     });
     this.#updatePrefetchLane();
     await Promise.all(done);
+  }
+
+  async #runDemand(flight: BlobFlight): Promise<void> {
+    if (flight.state === 'queued') await this.#run([flight]);
   }
 
   #enqueue(flight: BlobFlight): void {
@@ -238,59 +258,71 @@ export class Fetcher {
     void this.#prefetchLane.add(() => this.#runPrefetch(flight), { priority: -flight.order });
   }
 
-  /** Runs as much of a flight as one request should bring; the rest keeps its place in the queue. */
+  /** Sends a request for a flight and for as much of those behind it as one request should bring. */
   async #runPrefetch(flight: BlobFlight): Promise<void> {
+    if (flight.state !== 'queued') return;
     const { flights } = flight.owner;
-    if (flight.state === 'done') return;
     if (flight.signal?.aborted === true) {
       flights.fail(flight, new ReplaybdError('ERR_PREFETCH_CANCELLED', 'prefetch was cancelled'));
       return;
     }
-    const { requestBytes } = this.#pacer;
-    const isLong = flight.end - flight.start > requestBytes;
-    const rest = isLong ? flights.split(flight, flight.start + requestBytes) : null;
-    const done = this.#run(flight);
+    const rangesMax = flight.owner.source.many?.rangesMax ?? 1;
+    const line = rangesMax === 1 ? [flight] : flights.queueFrom(flight);
+    const batch: BlobFlight[] = [];
+    let rest: BlobFlight | null = null;
+    let leftBytes = this.#pacer.requestBytes;
+    while (batch.length < Math.min(rangesMax, line.length) && leftBytes > 0) {
+      const next = line[batch.length];
+      if (next.end - next.start > leftBytes) rest = flights.split(next, next.start + leftBytes);
+      leftBytes -= Math.ceil((next.end - next.start) / GRANULE_BYTES) * GRANULE_BYTES;
+      batch.push(next);
+    }
+    const done = this.#run(batch);
     this.#updatePrefetchLane();
     if (rest !== null) this.#queueTask(rest);
     await done;
     this.#updatePrefetchLane();
   }
 
-  async #run(flight: BlobFlight): Promise<void> {
-    if (flight.state === 'done') return;
-    const { owner } = flight;
-    const lane = this.#lanes[flight.lane];
-    flight.state = 'active';
+  /** Sends one request for flights of one blob. */
+  async #run(flights: readonly BlobFlight[]): Promise<void> {
+    const [{ owner, lane: laneName }] = flights;
+    const lane = this.#lanes[laneName];
     lane.requests += 1;
     lane.active += 1;
-    lane.activeBytes += flight.end - flight.start;
-    await runFlight(flight, this.#clock, this.#stallMs, {
+    for (const flight of flights) {
+      flight.state = 'active';
+      lane.activeBytes += flight.end - flight.start;
+    }
+    await runRequest(flights, this.#clock, this.#stallMs, {
       onFirstByte: (latencyMs) => this.#pacer.onFirstByte(latencyMs, this.#clock.nowMs()),
       onChunk: (bytes) => this.#pacer.onBytes(bytes, this.#clock.nowMs()),
-      onLanded: (upTo) => {
+      onLanded: (flight, upTo) => {
         lane.activeBytes -= upTo - flight.start;
         lane.bytes += upTo - flight.start;
-        owner.onLanded(flight.lane, flight.start, upTo);
+        owner.onLanded(laneName, flight.start, upTo);
         owner.flights.landed(flight, upTo);
         this.#updatePrefetchLane();
       },
       onEnd: (event) => {
         lane.active -= 1;
-        lane.activeBytes -= flight.end - flight.start;
-        this.#onEnd(flight, event);
+        for (const flight of flights) lane.activeBytes -= flight.end - flight.start;
+        this.#onEnd(flights, event);
       },
     });
   }
 
-  #onEnd(flight: BlobFlight, event: FetchEvent): void {
+  #onEnd(flights: readonly BlobFlight[], event: FetchEvent): void {
     const { demand, prefetch } = this.#lanes;
     if (demand.active + prefetch.active === 0) this.#pacer.onIdle();
-    if (event.error !== null) {
-      this.#lanes[flight.lane].failures += 1;
+    if (event.error !== null && !isRefusal(event.error)) {
+      this.#lanes[event.lane].failures += 1;
       this.#onThrottled(throttledMs(event.error));
-      flight.owner.flights.fail(flight, event.error);
     }
-    flight.state = 'done';
+    for (const flight of flights) {
+      if (event.error !== null) flight.owner.flights.fail(flight, event.error);
+      flight.state = 'done';
+    }
     this.#onFetch(event);
   }
 
@@ -315,7 +347,7 @@ export class Fetcher {
       this.#pacer.windowBytes * (isNarrow ? fetchLimits.windowShareUnderDemand : 1);
     const { active, activeBytes } = this.#lanes.prefetch;
     const fits = active === 0 || activeBytes + this.#pacer.requestBytes <= windowBytes;
-    const mayStart = fits && this.#clock.nowMs() >= this.#throttledUntilMs;
+    const mayStart = !this.#isGathering && fits && this.#clock.nowMs() >= this.#throttledUntilMs;
     if (!fits && this.#prefetchLane.size > 0) this.#pacer.onLimited();
     if (mayStart) this.#prefetchLane.start();
     else this.#prefetchLane.pause();
@@ -324,7 +356,7 @@ export class Fetcher {
   #detach(blob: RemoteBlob): void {
     const error = blob.closedError();
     for (const flight of blob.flights.flightsOf(blob)) {
-      if (flight.state === 'active') flight.abort.abort(error);
+      if (flight.state === 'active') flight.abort?.abort(error);
       else blob.flights.fail(flight, error);
     }
   }
@@ -344,6 +376,6 @@ function newFlight(
     state: 'queued',
     order: asked.order,
     signal,
-    abort: new AbortController(),
+    abort: null,
   };
 }

@@ -121,7 +121,7 @@ export class Attachment {
     const digests = new Set(blobs.map((blob) => blob.digest));
     const count = (event: FetchEvent): void => {
       if (!digests.has(event.digest)) return;
-      this.quality.onFetch(event.lane, event.length, event.bytes);
+      this.quality.onFetch(event.lane, event.askedBytes, event.bytes);
     };
     for (const event of opened.fetched) count(event);
     this.#stopListening = runtime.onFetch(count);

@@ -112,6 +112,7 @@ export function replayTrace(
       prefetch: async (blob, range, { signal }) => {
         if (blob instanceof RemoteBlob) await runtime.fetcher.prefetch(blob, range, { signal });
       },
+      gather: (ask) => runtime.fetcher.gather(ask),
       ready: () => (runtime.fetcher.prefetchCapacity > 0 ? null : runtime.fetcher.prefetchReady()),
       link: () => runtime.fetcher.link,
     },

@@ -13,6 +13,8 @@ import type { DueRange } from './plan-window.ts';
 export interface PrefetchLane {
   /** Settles when the range is in the cache, or will not be: given up, refused or aborted. */
   prefetch(blob: Blob, range: ByteRange, options: { signal: AbortSignal }): Promise<void>;
+  /** Runs `ask`; nothing it asks for leaves before it returns, so that ranges may share requests. */
+  gather?<T>(ask: () => T): T;
   /** Back-pressure: resolves when the lane takes another range; null when it does already. */
   ready?(): Promise<void> | null;
   /** The link as it was measured so far, and the bytes it has room for. */
@@ -87,6 +89,9 @@ class PlanReplay implements Replay {
   readonly #outstanding = new Set<Promise<void>>();
   #outstandingBytes = 0;
   #failuresInRow = 0;
+  #isBudgetSpent = false;
+  /** What the lane asked to wait for. */
+  #laneReady: Promise<void> | null = null;
   #end: ReplayEnd | null = null;
 
   constructor(options: ReplayOptions) {
@@ -115,25 +120,41 @@ class PlanReplay implements Replay {
   }
 
   async #feed(): Promise<ReplayEnd> {
+    const { lane } = this.#options;
+    const plan = coalesce(this.#knownRanges(), () => this.#coalesceOptions());
+    const askUntilAhead = (): boolean => this.#askUntilAhead(plan);
+    for (;;) {
+      // No turn of the event loop is given away: opening the layers would ask for the same bytes.
+      const isOver = lane.gather?.(askUntilAhead) ?? askUntilAhead();
+      if (this.#abort.signal.aborted) return 'cancelled';
+      if (isOver) return this.#isBudgetSpent ? 'budget' : 'complete';
+      while (this.#isAhead()) await Promise.race(this.#outstanding);
+      await this.#laneReady;
+      if (this.#failuresInRow > 0 && !(await this.#backOff())) return 'failed';
+    }
+  }
+
+  /** Hands requests over until the lane has enough; true when there are no more. */
+  #askUntilAhead(plan: Iterator<PrefetchRequest>): boolean {
     const { budgetBytes, lane } = this.#options;
     const { counters } = this;
-    const plan = coalesce(this.#knownRanges(), () => this.#coalesceOptions());
-    for (const request of plan) {
-      if (this.#abort.signal.aborted) return 'cancelled';
+    while (!this.#abort.signal.aborted) {
+      const { value: request, done } = plan.next();
+      if (done === true) return true;
       const blob = this.#blobs[request.blob];
       if (blob === null) continue;
       const range = absentPart(blob, request);
       counters.presentBytes += request.length - range.length;
       if (range.length === 0) continue;
-      if (counters.requestedBytes + range.length > budgetBytes) return 'budget';
+      if (counters.requestedBytes + range.length > budgetBytes) {
+        this.#isBudgetSpent = true;
+        return true;
+      }
       this.#issue(blob, range, request);
-      while (this.#isAhead()) await Promise.race(this.#outstanding);
-      // No turn of the event loop is given away: opening the layers would ask for the same bytes.
-      const ready = lane.ready?.() ?? null;
-      if (ready !== null) await ready;
-      if (this.#failuresInRow > 0 && !(await this.#backOff())) return 'failed';
+      this.#laneReady = lane.ready?.() ?? null;
+      if (this.#laneReady !== null || this.#isAhead() || this.#failuresInRow > 0) return false;
     }
-    return 'complete';
+    return true;
   }
 
   /** What is learned of a link changes all the time, options only when it matters. */

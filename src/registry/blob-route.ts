@@ -73,6 +73,12 @@ export class BlobRoute {
     this.#gate = new ProbeGate(session.clock);
   }
 
+  /** Who answers for the blob's bytes, as far as is known. */
+  get servingOrigin(): string {
+    const target = this.#target ?? this.url;
+    return this.#peers?.isUsable === true ? this.#peers.wrap(target).origin : target.origin;
+  }
+
   /** GETs the blob; the sink sees every head on the way, the answer's is returned. */
   async exchange(request: RouteRequest, sink: BodySink): Promise<ResponseHead> {
     const target = this.#target ?? (await this.#resolveFirst(request, sink));

@@ -4,11 +4,12 @@ import type { Clock } from '../base/clock.ts';
 import type { BlobRoute } from './blob-route.ts';
 import { publicUrl, RegistryError } from './errors.ts';
 import { header } from './headers.ts';
+import { RegistryManyRanges, type RangeSupport } from './many-ranges.ts';
 import { RangeBeyondBlobError, RangeSink } from './range-sink.ts';
 import { Remembered } from './remembered.ts';
 import { withHeadTap } from './session.ts';
 import { statusError } from './status-error.ts';
-import type { ResponseHead } from './transport.ts';
+import type { BodySink, ResponseHead } from './transport.ts';
 
 /** Origins of one blob whose ETags are compared. */
 const ORIGINS_MAX = 16;
@@ -16,6 +17,7 @@ const ORIGINS_MAX = 16;
 /** Ranges of one registry blob. Many sources may share a route; closing one leaves it to others. */
 export class RegistryBlobSource implements RangeSource {
   readonly name: string;
+  readonly many: RegistryManyRanges;
   readonly #route: BlobRoute;
   readonly #digest: string;
   readonly #clock: Clock;
@@ -24,12 +26,25 @@ export class RegistryBlobSource implements RangeSource {
   #sizeBytes: number | null;
   #sizePending: Promise<number> | null = null;
 
-  constructor(route: BlobRoute, digest: string, sizeBytes: number | null, clock: Clock) {
+  constructor(
+    route: BlobRoute,
+    digest: string,
+    sizeBytes: number | null,
+    { clock, support }: { clock: Clock; support: RangeSupport },
+  ) {
     this.name = publicUrl(route.url);
     this.#route = route;
     this.#digest = digest;
     this.#sizeBytes = sizeBytes;
     this.#clock = clock;
+    this.many = new RegistryManyRanges({
+      route,
+      support,
+      sizeBytes: () => this.#sizeBytes,
+      digest,
+      exchange: (range, options, sink) => this.#exchange(range, options, sink),
+      errorOf: (head, body) => statusError(head.url, head, body, clock.wallMs()),
+    });
   }
 
   /** The size, asked with a request for the first byte when nothing has told it before. */
@@ -50,13 +65,8 @@ export class RegistryBlobSource implements RangeSource {
     assert(this.#sizeBytes === null || offset + length <= this.#sizeBytes, 'range beyond the blob');
     const expected = { offset, length, sizeBytes: this.#sizeBytes, digest: this.#digest };
     const sink = new RangeSink(this.#route.url, expected, options.onData);
-    const tapped = withHeadTap(sink, (head) => this.#checkEtag(head));
-    const request = {
-      headers: { range: `bytes=${offset}-${offset + length - 1}` },
-      lane: options.lane,
-      signal: AbortSignal.any([options.signal, this.#closed.signal]),
-    };
-    const head = await this.#route.exchange(request, tapped);
+    const range = { range: `bytes=${offset}-${offset + length - 1}` };
+    const head = await this.#exchange(range, options, sink);
     if (head.status !== 206 && head.status !== 200) {
       throw statusError(head.url, head, sink.otherBody, this.#clock.wallMs());
     }
@@ -67,6 +77,16 @@ export class RegistryBlobSource implements RangeSource {
   async close(): Promise<void> {
     const reason = `${this.name}: the blob was closed.`;
     this.#closed.abort(new RegistryError('ERR_BLOB_CLOSED', reason));
+  }
+
+  #exchange(
+    headers: Record<string, string>,
+    { lane, signal }: { lane: Lane; signal: AbortSignal },
+    sink: BodySink,
+  ): Promise<ResponseHead> {
+    const tapped = withHeadTap(sink, (head) => this.#checkEtag(head));
+    const untilClosed = AbortSignal.any([signal, this.#closed.signal]);
+    return this.#route.exchange({ headers, lane, signal: untilClosed }, tapped);
   }
 
   async #askSize(): Promise<number> {

@@ -9,7 +9,14 @@ import { CollectingSink } from './collect.ts';
 import { anonymous, type CredentialProvider } from './credentials.ts';
 import { assertDigest } from './digest.ts';
 import { hostPlatform, type Descriptor, type ImageManifest, type Platform } from './manifest.ts';
-import { fetchImageManifest, fetchSmallBlob, type FetchedManifest } from './manifests.ts';
+import {
+  fetchImageManifest,
+  fetchManifest,
+  fetchSmallBlob,
+  type FetchedIndex,
+  type FetchedManifest,
+} from './manifests.ts';
+import { RangeSupport } from './many-ranges.ts';
 import { PeerPrefix } from './peer-prefix.ts';
 import {
   headBlob,
@@ -62,6 +69,11 @@ export interface RegistryClient {
     reference: string | ImageReference,
     options?: { platform?: Platform; signal?: AbortSignal },
   ): Promise<FetchedManifest>;
+  /** A manifest or an index as it is. */
+  getObject(
+    reference: string | ImageReference,
+    options?: { signal?: AbortSignal },
+  ): Promise<FetchedIndex>;
   /** Ranges of a blob. Sources of one blob share what was learned about reaching it. */
   blobSource(name: RepositoryName, digest: string, sizeBytes: number | null): RangeSource;
   /** A small blob, verified; ERR_BODY_LENGTH beyond `limitBytes` (default 16 MiB). */
@@ -97,6 +109,7 @@ class Client implements RegistryClient {
   readonly #transport: Transport;
   readonly #session: Session;
   readonly #shared: { selfServing: SelfServing; peers: PeerPrefix | null };
+  readonly #support = new RangeSupport();
   readonly #routes = new Remembered<BlobRoute>(registryLimits.rememberedMax);
 
   constructor(options: RegistryClientOptions) {
@@ -148,13 +161,23 @@ class Client implements RegistryClient {
     );
   }
 
+  async getObject(
+    reference: string | ImageReference,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<FetchedIndex> {
+    const parsed = typeof reference === 'string' ? parseReference(reference) : reference;
+    const item = parsed.digest ?? parsed.tag ?? 'latest';
+    return fetchManifest(this.#session, this.repository(parsed), item, options.signal);
+  }
+
   blobSource(name: RepositoryName, digest: string, sizeBytes: number | null): RangeSource {
     const repository = this.repository(name);
     assertDigest(digest, repository.name);
     const key = `${repository.origin}/${repository.name}@${digest}`;
     const create = () => new BlobRoute(this.#session, repository, digest, this.#shared);
     const route = this.#routes.getOrCreate(key, create);
-    return new RegistryBlobSource(route, digest, sizeBytes, this.#clock);
+    const shared = { clock: this.#clock, support: this.#support };
+    return new RegistryBlobSource(route, digest, sizeBytes, shared);
   }
 
   getBlob(name: RepositoryName, digest: string, limitBytes?: number): Promise<Uint8Array> {

@@ -1,7 +1,7 @@
 import type { TestContext } from 'node:test';
 import type { Clock } from '../../src/base/clock.ts';
 import { GRANULE_BYTES } from '../../src/base/limits.ts';
-import type { Lane, RangeSource } from '../../src/blob/blob.ts';
+import type { Lane, ManyRangesSource, RangeSource } from '../../src/blob/blob.ts';
 import { openMemoryCache } from '../../src/blob/cache/blob-cache.ts';
 import type { RemoteBlob } from '../../src/blob/fetch/remote-blob.ts';
 import { createFetcher, type Fetcher, type FetcherOptions } from '../../src/blob/fetcher.ts';
@@ -119,6 +119,8 @@ export class ScriptedRequest {
 export class ScriptedSource implements RangeSource {
   readonly name = 'https://registry.example/blob';
   readonly requests: ScriptedRequest[] = [];
+  /** Set by tests of requests for several ranges. */
+  many?: ManyRangesSource;
   readonly #content: Uint8Array;
   isClosed = false;
 

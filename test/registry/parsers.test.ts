@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { parseChallenges } from '../../src/registry/challenge.ts';
-import { resolveRange } from '../../src/registry/embedded/range-header.ts';
+import { resolveRanges } from '../../src/registry/embedded/range-header.ts';
 import { parseContentRange } from '../../src/registry/headers.ts';
 import { parseBlobUrl, parseReference } from '../../src/registry/reference.ts';
 
@@ -184,15 +184,22 @@ test('Content-Range round-trips, and nothing malformed passes', () => {
 });
 
 test('the server resolves Range headers inside the content', () => {
-  assert.deepEqual(resolveRange('bytes=-3', 10), { start: 7, end: 10 });
-  assert.deepEqual(resolveRange('bytes=-30', 10), { start: 0, end: 10 });
-  assert.deepEqual(resolveRange('bytes=5-', 10), { start: 5, end: 10 });
-  assert.deepEqual(resolveRange('bytes=5-500', 10), { start: 5, end: 10 });
-  for (const text of ['bytes=10-', 'bytes=-0']) {
-    assert.equal(resolveRange(text, 10), 'unsatisfiable', text);
+  assert.deepEqual(resolveRanges('bytes=-3', 10), [{ start: 7, end: 10 }]);
+  assert.deepEqual(resolveRanges('bytes=-30', 10), [{ start: 0, end: 10 }]);
+  assert.deepEqual(resolveRanges('bytes=5-', 10), [{ start: 5, end: 10 }]);
+  assert.deepEqual(resolveRanges('bytes=5-500', 10), [{ start: 5, end: 10 }]);
+  const several = [
+    { start: 3, end: 5 },
+    { start: 0, end: 2 },
+  ];
+  assert.deepEqual(resolveRanges('bytes=3-4, 0-1,10-', 10), several);
+  for (const text of ['bytes=10-', 'bytes=-0', 'bytes=10-,11-12']) {
+    assert.equal(resolveRanges(text, 10), 'unsatisfiable', text);
   }
-  assert.equal(resolveRange('bytes=0-0', 0), 'unsatisfiable');
-  for (const text of [undefined, 'bytes=', 'bytes=-', 'bytes=5-4', 'bytes=0-1,3-4', 'lines=0-1']) {
-    assert.equal(resolveRange(text, 10), 'all', text);
+  assert.equal(resolveRanges('bytes=0-0', 0), 'unsatisfiable');
+  const many = `bytes=${'0-0,'.repeat(1000)}1-1`;
+  const ignored = ['bytes=', 'bytes=-', 'bytes=5-4', 'bytes=0-1,4-3', 'bytes=0-8,1-9', 'lines=0-1'];
+  for (const text of [undefined, ...ignored, many]) {
+    assert.equal(resolveRanges(text, 10), 'all', text);
   }
 });

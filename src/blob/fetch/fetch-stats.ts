@@ -1,3 +1,4 @@
+import type { ByteRange } from '../../base/range.ts';
 import type { Lane } from '../blob.ts';
 
 export interface LaneStats {
@@ -35,9 +36,9 @@ export interface FetchEvent {
   lane: Lane;
   /** The blob's digest. */
   digest: string;
-  offset: number;
-  /** Bytes asked for. */
-  length: number;
+  /** What was asked for. */
+  ranges: readonly ByteRange[];
+  askedBytes: number;
   /** Bytes that became present. */
   bytes: number;
   /** Null when not a byte came. */

@@ -14,8 +14,8 @@ export interface Flight<Owner = unknown> {
   readonly order: number;
   /** Whoever asked ahead of need is no longer interested. */
   readonly signal: AbortSignal | null;
-  /** Ends the request. */
-  readonly abort: AbortController;
+  /** Ends its request, which may bring others too; null before there is one. */
+  abort: AbortController | null;
 }
 
 /** A part of a range: under way in a flight, or asked for by nobody. */
@@ -56,6 +56,19 @@ export class FlightTable<Owner> {
 
   flightsOf(owner: Owner): Flight<Owner>[] {
     return this.#flights.filter((flight) => flight.owner === owner);
+  }
+
+  /** A queued flight and those of the same owner queued behind it, next in line first. */
+  queueFrom(flight: Flight<Owner>): Flight<Owner>[] {
+    return this.#flights
+      .filter(
+        (other) =>
+          other.owner === flight.owner &&
+          other.lane === flight.lane &&
+          other.state === 'queued' &&
+          other.order >= flight.order,
+      )
+      .sort((a, b) => a.order - b.order || a.start - b.start);
   }
 
   /** The flight that will bring the byte at `offset`. */
@@ -119,7 +132,7 @@ export class FlightTable<Owner> {
   /** Ends a queued flight at `at`; the rest is returned for the caller to queue. */
   split(flight: Flight<Owner>, at: number): Flight<Owner> {
     assert(flight.state === 'queued' && flight.start < at && at < flight.end);
-    const rest = { ...flight, start: at, abort: new AbortController() };
+    const rest = { ...flight, start: at };
     flight.end = at;
     this.add(rest);
     return rest;

@@ -9,7 +9,7 @@ import { TouchLedger, type TouchClass } from '../touch-ledger.ts';
 import type { BlobCounters } from './fetch-stats.ts';
 import type { FlightFailure, FlightTable } from './flight-table.ts';
 import { ReadAhead } from './read-ahead.ts';
-import { asReadError, backoffMs, isFinal, throttledMs } from './retry.ts';
+import { asReadError, backoffMs, isFinal, isRefusal, throttledMs } from './retry.ts';
 
 /** What a remote blob asks of the fetcher it came from. */
 export interface FetchEngine {
@@ -229,7 +229,7 @@ export class RemoteBlob implements Blob {
       const isPresent = (): boolean => this.has(range.offset, range.length);
       const failure = await this.flights.wait(range, isPresent, signal);
       if (isPresent()) return;
-      if (failure === null || isOthersChoice(failure)) continue;
+      if (failure === null || isOthersChoice(failure) || isRefusal(failure.error)) continue;
       progress.failure = failure;
       if (isFinal(failure.error)) throw asReadError(failure.error, this.name);
       attempts += 1;

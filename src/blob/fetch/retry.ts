@@ -20,6 +20,11 @@ export function isFinal(error: unknown): boolean {
   return 'retryable' in error && error.retryable === false;
 }
 
+/** The origin wants one range a request: asking again at once helps. */
+export function isRefusal(error: unknown): boolean {
+  return codeOf(error) === 'ERR_RANGES_REFUSED';
+}
+
 /** A source's failure as a guest's read reports it. */
 export function asReadError(error: unknown, name: string): ReplaybdError {
   if (error instanceof ReplaybdError) return error;

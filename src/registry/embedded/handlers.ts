@@ -3,8 +3,8 @@ import { registryLimits } from '../../base/limits.ts';
 import { messageOf } from '../../base/errors.ts';
 import { digestOf, isDigest } from '../digest.ts';
 import { isIndex, mediaTypes, parseManifest } from '../manifest.ts';
-import { resolveRange } from './range-header.ts';
-import { errorReply, jsonReply, type Reply } from './reply.ts';
+import { resolveRanges, type ResolvedRange } from './range-header.ts';
+import { errorReply, jsonReply, type FilePiece, type Reply } from './reply.ts';
 import type { Route } from './routes.ts';
 import type { DirectoryStore } from './store.ts';
 
@@ -48,16 +48,41 @@ export function blobReply(
     etag: `"${digest}"`,
     'accept-ranges': 'bytes',
   };
-  const resolved = resolveRange(range, sizeBytes);
-  if (resolved === 'unsatisfiable') {
+  const ranges = resolveRanges(range, sizeBytes);
+  if (ranges === 'unsatisfiable') {
     return errorReply(416, 'RANGE_INVALID', { 'content-range': `bytes */${sizeBytes}` });
   }
-  if (resolved === 'all') {
-    return { status: 200, headers, body: { kind: 'file', path, start: 0, end: sizeBytes } };
+  if (ranges === 'all') {
+    const pieces = [{ start: 0, end: sizeBytes }];
+    return { status: 200, headers, body: { kind: 'file', path, pieces } };
   }
-  const { start, end } = resolved;
-  headers['content-range'] = `bytes ${start}-${end - 1}/${sizeBytes}`;
-  return { status: 206, headers, body: { kind: 'file', path, start, end } };
+  if (ranges.length > 1) {
+    headers['content-type'] = `multipart/byteranges; boundary=${BOUNDARY}`;
+    const pieces = multipartPieces(ranges, sizeBytes);
+    return { status: 206, headers, body: { kind: 'file', path, pieces } };
+  }
+  headers['content-range'] = contentRange(ranges[0], sizeBytes);
+  return { status: 206, headers, body: { kind: 'file', path, pieces: ranges } };
+}
+
+/** Nothing looks for it: each part tells how long it is. */
+const BOUNDARY = 'replaybd-part';
+
+/** A multipart/byteranges body (RFC 9110, 14.6). */
+function multipartPieces(ranges: readonly ResolvedRange[], sizeBytes: number): FilePiece[] {
+  const pieces: FilePiece[] = [];
+  for (const range of ranges) {
+    const head =
+      `\r\n--${BOUNDARY}\r\nContent-Type: application/octet-stream\r\n` +
+      `Content-Range: ${contentRange(range, sizeBytes)}\r\n\r\n`;
+    pieces.push(Buffer.from(head), range);
+  }
+  pieces.push(Buffer.from(`\r\n--${BOUNDARY}--\r\n`));
+  return pieces;
+}
+
+function contentRange({ start, end }: ResolvedRange, sizeBytes: number): string {
+  return `bytes ${start}-${end - 1}/${sizeBytes}`;
 }
 
 function readBlob({ store, route, request, targetOrigin, ignoresRange }: HandlerContext): Reply {

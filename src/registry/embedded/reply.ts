@@ -3,9 +3,12 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import type { Fault } from './faults.ts';
 import type { Flow, Link } from './link.ts';
 
-/** Where a body comes from: memory, or part of a file. */
+/** Where a body comes from: memory, or a file's ranges with bytes around them. */
 export type BodySource =
-  { kind: 'bytes'; bytes: Uint8Array } | { kind: 'file'; path: string; start: number; end: number };
+  | { kind: 'bytes'; bytes: Uint8Array }
+  | { kind: 'file'; path: string; pieces: readonly FilePiece[] };
+
+export type FilePiece = Uint8Array | { start: number; end: number };
 
 export interface Reply {
   status: number;
@@ -31,7 +34,12 @@ export function errorReply(status: number, code: string, headers?: Record<string
 
 export function sourceLength(body: BodySource | undefined): number {
   if (body === undefined) return 0;
-  return body.kind === 'bytes' ? body.bytes.length : body.end - body.start;
+  if (body.kind === 'bytes') return body.bytes.length;
+  return body.pieces.reduce((sum, piece) => sum + pieceLength(piece), 0);
+}
+
+function pieceLength(piece: FilePiece): number {
+  return piece instanceof Uint8Array ? piece.length : piece.end - piece.start;
 }
 
 /** Writes a reply over the link, with its fault. Resolves to the body bytes that were written. */
@@ -68,13 +76,15 @@ export function sendReply(
 /** Writes one body slice by slice. Bytes past the source's end (an over-long body) are zeros. */
 class BodyFlow implements Flow {
   readonly #response: ServerResponse;
-  readonly #body: BodySource;
+  readonly #pieces: readonly FilePiece[];
   readonly #length: number;
   readonly #link: Link;
   readonly #fault: Fault | undefined;
   readonly #onEnd: (written: number) => void;
   readonly #fd: number | null;
   #position = 0;
+  #pieceIndex = 0;
+  #piecePosition = 0;
   #isOver = false;
 
   constructor(
@@ -86,7 +96,7 @@ class BodyFlow implements Flow {
     onEnd: (written: number) => void,
   ) {
     this.#response = response;
-    this.#body = body;
+    this.#pieces = body.kind === 'bytes' ? [body.bytes] : body.pieces;
     this.#length = length;
     this.#link = link;
     this.#fault = fault;
@@ -131,20 +141,33 @@ class BodyFlow implements Flow {
   }
 
   #read(bytes: number): Buffer {
-    if (this.#body.kind === 'bytes') {
-      const slice = Buffer.alloc(bytes);
-      slice.set(this.#body.bytes.subarray(this.#position, this.#position + bytes));
-      return slice;
-    }
     // Not pooled: the socket holds it until it is written. The page cache answers quickly enough.
     const slice = Buffer.allocUnsafeSlow(bytes);
-    const available = Math.max(0, this.#body.end - this.#body.start - this.#position);
-    const wanted = Math.min(bytes, available);
-    const start = this.#body.start + this.#position;
-    const read =
-      this.#fd === null || wanted === 0 ? 0 : readSync(this.#fd, slice, 0, wanted, start);
-    slice.fill(0, read);
+    let filled = 0;
+    while (filled < bytes && this.#pieceIndex < this.#pieces.length) {
+      const piece = this.#pieces[this.#pieceIndex];
+      const left = pieceLength(piece) - this.#piecePosition;
+      const target = slice.subarray(filled, filled + left);
+      if (!this.#readPiece(piece, target)) break;
+      filled += target.length;
+      this.#piecePosition += target.length;
+      if (target.length < left) break;
+      this.#pieceIndex += 1;
+      this.#piecePosition = 0;
+    }
+    slice.fill(0, filled);
     return slice;
+  }
+
+  /** Fills `target` from a piece at the current position; false when the file is too short. */
+  #readPiece(piece: FilePiece, target: Buffer): boolean {
+    const from = this.#piecePosition;
+    if (piece instanceof Uint8Array) {
+      target.set(piece.subarray(from, from + target.length));
+      return true;
+    }
+    if (this.#fd === null) return false;
+    return readSync(this.#fd, target, 0, target.length, piece.start + from) === target.length;
   }
 
   #corrupt(slice: Buffer): void {
