@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test, type TestContext } from 'node:test';
+import { test } from 'node:test';
 import { MemoryDisk, type MemoryDiskOptions } from '../../bench/support/fuse-disk.ts';
 import { needs } from '../support/needs.ts';
 import { leftovers, loopAttribute, run, serve, temporaryDirectory } from './fuse-support.ts';

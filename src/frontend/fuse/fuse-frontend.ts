@@ -121,6 +121,7 @@ class FuseAttachment implements FuseFrontend {
       path: this.filePath,
       workers,
       threads: this.#threads,
+      clock: this.#clock,
       log: this.#log,
       ...(reader === undefined ? {} : { reader }),
     });

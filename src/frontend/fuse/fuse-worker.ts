@@ -4,6 +4,7 @@ import { fuseLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import type { SharedDevice } from '../../device/block-device.ts';
 import { CachedReader } from '../../device/cached-reader.ts';
 import { receive, send } from './channel.ts';
+import { RemapWatch, type RemapLine } from './remap.ts';
 import {
   EINVAL,
   ENOSPC,
@@ -42,6 +43,8 @@ export interface FuseWorkerData {
   triesFirst: boolean;
   /** The main thread can tell data from holes. */
   seeksHoles: boolean;
+  /** How the thread learns of new maps; those of a reader module do not change. */
+  remap: RemapLine;
 }
 
 /** What a reader module's `CachedReader` offers. */
@@ -73,13 +76,15 @@ export type WorkerMessage =
 
 class FuseWorker {
   readonly #data: FuseWorkerData;
-  readonly #reader: WorkerReader;
+  readonly #watch: RemapWatch;
   readonly #request: FuseRequest;
   readonly #reply = new FuseReply(fuseLimits.readBytesMax);
+  #reader: WorkerReader;
 
   constructor(data: FuseWorkerData, reader: WorkerReader) {
     this.#data = data;
     this.#reader = reader;
+    this.#watch = new RemapWatch(data.remap);
     this.#request = new FuseRequest(Buffer.allocUnsafeSlow(requestBufferBytes(data.file)));
   }
 
@@ -90,8 +95,11 @@ class FuseWorker {
       if (length < REQUEST_HEADER_BYTES || length !== this.#request.length) {
         throw new Error(`fuse: request of ${this.#request.length} bytes, ${length} were read`);
       }
+      const shared = this.#watch.enter();
+      if (shared !== null) this.#reader = sharedReader(shared, this.#data.ringIndex);
       if (this.#request.opcode === opcodes.read) this.#read();
       else this.#serveOther();
+      this.#watch.leave();
       length = receive(this.#data.fd, bytes);
     }
   }
@@ -261,7 +269,12 @@ async function start(data: FuseWorkerData): Promise<void> {
 }
 
 async function makeReader({ reader, ringIndex }: FuseWorkerData): Promise<WorkerReader> {
-  if (reader.module === null) return new CachedReader(reader.device, ringIndex);
+  if (reader.module === null) return sharedReader(reader.device, ringIndex);
   const module = (await import(reader.module)) as ReaderModule;
   return new module.CachedReader(reader.data, ringIndex);
+}
+
+/** Reads hits, and writes to the upper where the device has one, by the device's shared maps. */
+function sharedReader(shared: SharedDevice, ringIndex: number): WorkerReader {
+  return new CachedReader(shared, ringIndex);
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync } from 'node:fs';
+import type { Clock } from '../../base/clock.ts';
 import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { fuseLimits } from '../../base/limits.ts';
 import type { Logger } from '../../base/log.ts';
@@ -8,6 +9,7 @@ import { mount, mountFlags, unmount, unmountFlags } from '../../../native/mount.
 import { FuseAnswers } from './answers.ts';
 import type { FuseWorkerData, WorkerMessage } from './fuse-worker.ts';
 import type { FuseFile } from './protocol.ts';
+import { RemapAnnouncer, type RemapLine } from './remap.ts';
 import { ownerTag } from './owner.ts';
 import type { FuseThreads } from './threads.ts';
 
@@ -28,6 +30,7 @@ export interface FuseServerOptions {
   workers: number;
   threads: FuseThreads;
   reader?: ReaderModule;
+  clock: Clock;
   log: Logger;
 }
 
@@ -43,6 +46,8 @@ export class FuseServer {
   readonly ready: Promise<void>;
   readonly #fd: number;
   readonly #answers: FuseAnswers;
+  readonly #remap: RemapAnnouncer;
+  readonly #stopRemapping: () => void;
   readonly #log: Logger;
   #isMounted = false;
 
@@ -71,7 +76,10 @@ export class FuseServer {
     this.#isMounted = true;
     const ready = Promise.withResolvers<void>();
     this.ready = ready.promise;
+    this.#remap = new RemapAnnouncer(options.workers, options.clock);
     this.ended = this.#startWorkers(options, ready);
+    this.#stopRemapping =
+      device.onRemap?.((shared) => this.#remap.announce(shared)) ?? (() => undefined);
   }
 
   /**
@@ -105,6 +113,8 @@ export class FuseServer {
   /** Releases the connection; only after `ended`, because workers read from it. */
   close(): void {
     assert.ok(!this.#isMounted, 'unmount before close');
+    this.#stopRemapping();
+    this.#remap.close();
     closeSync(this.#fd);
   }
 
@@ -114,10 +124,16 @@ export class FuseServer {
   ): Promise<void> {
     const exits = Array.from({ length: options.workers }, (_, index) => {
       const worker = options.threads.takeWorker();
+      const remap = this.#remap.line();
       worker.on('message', (message: WorkerMessage) => this.#take(message, ready));
       worker.on('error', (error) => this.#fail(error, ready));
-      const ended = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
-      worker.postMessage(workerDataFor(options, this.#fd, index));
+      const ended = new Promise<void>((resolve) => {
+        worker.once('exit', () => {
+          this.#remap.ended(remap);
+          resolve();
+        });
+      });
+      worker.postMessage(workerDataFor(options, this.#fd, index, remap), [remap.port]);
       return ended;
     });
     await Promise.all(exits);
@@ -149,8 +165,15 @@ export class FuseServer {
   }
 }
 
-function workerDataFor(options: FuseServerOptions, fd: number, index: number): FuseWorkerData {
+function workerDataFor(
+  options: FuseServerOptions,
+  fd: number,
+  index: number,
+  remap: RemapLine,
+): FuseWorkerData {
   const { device, reader } = options;
+  const sharesWrites =
+    reader === undefined ? device.shared.upper !== undefined : reader.sharesWrites === true;
   const file: FuseFile = {
     sizeBytes: device.virtualSizeBytes,
     readOnly: device.writer === undefined,
@@ -164,7 +187,8 @@ function workerDataFor(options: FuseServerOptions, fd: number, index: number): F
         : { module: reader.url.href, data: reader.data },
     // Ring 0 is this thread's.
     ringIndex: index + 1,
-    triesFirst: file.readOnly || (reader === undefined ? false : reader.sharesWrites === true),
+    triesFirst: file.readOnly || sharesWrites,
     seeksHoles: device.extents !== undefined,
+    remap,
   };
 }
