@@ -1,5 +1,6 @@
 import koffi from 'koffi';
 import { messageOf, ReplaybdError } from '../src/base/errors.ts';
+import { attachImage, type AttachedImage, type Ext2Image } from './ext2fs-io.ts';
 
 /**
  * The part of libext2fs that building a file system needs, through its pinned soname. Pointers are
@@ -23,6 +24,7 @@ export interface FileExtent extends BlockRun {
 
 const OPEN_READ_WRITE_64BIT = 0x20001;
 const EXTENT_INSERT_AFTER = 1;
+const MAP_SET = 2;
 const MAGIC_FILESYSTEM = 2133571329;
 const ERROR_DIRECTORY_FULL = 2133571366;
 const ERROR_DIRECTORY_NO_ROOM_FOR_CHECKSUM = 2133571477;
@@ -48,6 +50,7 @@ const SIGNATURES = {
   blockStats: 'void ext2fs_block_alloc_stats_range(uintptr_t, uint64_t, uint32_t, int)',
   readInode: 'long ext2fs_read_inode_full(uintptr_t, uint32_t, void *, int)',
   writeInode: 'long ext2fs_write_inode_full(uintptr_t, uint32_t, void *, int)',
+  readDirectoryBlock: 'long ext2fs_read_dir_block4(uintptr_t, uint64_t, void *, int, uint32_t)',
   writeDirectoryBlock: 'long ext2fs_write_dir_block4(uintptr_t, uint64_t, void *, int, uint32_t)',
   lookup: 'long ext2fs_lookup(uintptr_t, uint32_t, const void *, int, uintptr_t, uint32_t *)',
   link: 'long ext2fs_link(uintptr_t, uint32_t, const void *, uint32_t, int)',
@@ -57,6 +60,8 @@ const SIGNATURES = {
   extentInsert: 'long ext2fs_extent_insert(uintptr_t, int, const void *)',
   extentFixParents: 'long ext2fs_extent_fix_parents(uintptr_t)',
   extentFree: 'void ext2fs_extent_free(uintptr_t)',
+  mapBlock:
+    'long ext2fs_bmap2(uintptr_t, uint32_t, uintptr_t, uintptr_t, int, uint64_t, uintptr_t, uint64_t *)',
   punch: 'long ext2fs_punch(uintptr_t, uint32_t, uintptr_t, uintptr_t, uint64_t, uint64_t)',
   freeAttributeBlock: 'long ext2fs_free_ext_attr(uintptr_t, uint32_t, uintptr_t)',
   xattrsOpen: 'long ext2fs_xattrs_open(uintptr_t, uint32_t, uintptr_t *)',
@@ -65,9 +70,9 @@ const SIGNATURES = {
   xattrsClose: 'long ext2fs_xattrs_close(uintptr_t *)',
 } as const;
 
-let loaded: { library: Library; ioManager: number } | undefined;
+let loaded: Library | undefined;
 
-function load(): { library: Library; ioManager: number } {
+function load(): Library {
   if (loaded !== undefined) return loaded;
   try {
     const ext2fs = koffi.load('libext2fs.so.2');
@@ -82,11 +87,7 @@ function load(): { library: Library; ioManager: number } {
       ...(Object.fromEntries(functions) as Record<keyof typeof SIGNATURES, NativeFunction>),
       message: (code: number) => String(errorMessage(code)),
     };
-    // `unix_io_manager` is a variable that holds the address of the manager.
-    const ioManager = Number(
-      koffi.decode(ext2fs.symbol('unix_io_manager', 'uintptr_t'), 'uintptr_t'),
-    );
-    loaded = { library, ioManager };
+    loaded = library;
     return loaded;
   } catch (error) {
     throw new ReplaybdError(
@@ -98,42 +99,55 @@ function load(): { library: Library; ioManager: number } {
   }
 }
 
-/** An ext4 file system in a file, open for writing. Not for two threads at once. */
+/** An ext4 file system, open for writing. Not for two threads at once. */
 export class Ext2Filesystem {
   readonly #library: Library;
   readonly #handle: number;
+  readonly #image: AttachedImage;
   readonly #name: string;
   readonly #out32 = new Uint32Array(32);
   readonly #out64 = new BigUint64Array(32);
   readonly #outMore64 = new BigUint64Array(32);
 
   /**
-   * Opens the file system in the file `path`. What the library itself dates is dated
-   * `nowSeconds`, never by the clock. Errors: ERR_LIB_MISSING, ERR_EXT4_LIBRARY.
+   * Opens the file system in `image`, which messages call `name`. What the library itself dates is
+   * dated `nowSeconds`, never by the clock. Errors: ERR_LIB_MISSING, ERR_EXT4_LIBRARY.
    */
-  constructor(path: string, nowSeconds: number) {
-    const { library, ioManager } = load();
-    this.#library = library;
-    this.#name = path;
+  constructor(image: Ext2Image, name: string, nowSeconds: number) {
+    this.#library = load();
+    this.#name = name;
+    this.#image = attachImage(image);
     const handle = new BigUint64Array(32);
-    const code = library.open(path, OPEN_READ_WRITE_64BIT, 0, 0, ioManager, handle);
-    this.#check('ext2fs_open', code);
+    try {
+      const code = this.#library.open(
+        this.#image.name,
+        OPEN_READ_WRITE_64BIT,
+        0,
+        0,
+        this.#image.manager,
+        handle,
+      );
+      this.#check('ext2fs_open', code);
+    } finally {
+      this.#image.detach();
+    }
     this.#handle = Number(handle[0]);
     try {
       this.#fixClock(nowSeconds);
-      this.#check('ext2fs_read_bitmaps', library.readBitmaps(this.#handle));
+      this.#check('ext2fs_read_bitmaps', this.#library.readBitmaps(this.#handle));
     } catch (error) {
       this.abandon();
       throw error;
     }
   }
 
-  /** Writes everything out and closes. After an error the file system is still to be abandoned. */
+  /** Writes everything to the image and closes. After an error the file system is still to be
+   * abandoned. */
   close(): void {
     this.#check('ext2fs_close', this.#library.close(this.#handle));
   }
 
-  /** Closes without making the file consistent. */
+  /** Closes without making the image consistent. */
   abandon(): void {
     this.#library.free(this.#handle);
   }
@@ -179,6 +193,12 @@ export class Ext2Filesystem {
     this.#check('ext2fs_write_inode_full', code);
   }
 
+  /** Fills `into` (a block) with a block of directory `inode`; checks its form and checksum. */
+  readDirectoryBlock(inode: number, block: number, into: Buffer): void {
+    const code = this.#library.readDirectoryBlock(this.#handle, block, into, 0, inode);
+    this.#check('ext2fs_read_dir_block4', code);
+  }
+
   /** Writes one block of directory `inode`; the library fills in the checksum of its tail. */
   writeDirectoryBlock(inode: number, block: number, bytes: Buffer): void {
     const code = this.#library.writeDirectoryBlock(this.#handle, block, bytes, 0, inode);
@@ -203,6 +223,30 @@ export class Ext2Filesystem {
     } finally {
       this.#library.extentFree(handle);
     }
+  }
+
+  /** Where block `logical` of a file is; 0 for a hole. */
+  blockOf(inode: number, logical: number): number {
+    this.#out64[0] = 0n;
+    const code = this.#library.mapBlock(this.#handle, inode, 0, 0, 0, logical, 0, this.#out64);
+    this.#check('ext2fs_bmap2', code);
+    return Number(this.#out64[0]);
+  }
+
+  /** Says where block `logical` of a file is. Its size and its count of blocks are the caller's. */
+  setBlockOf(inode: number, logical: number, block: number): void {
+    this.#out64[0] = BigInt(block);
+    const code = this.#library.mapBlock(
+      this.#handle,
+      inode,
+      0,
+      0,
+      MAP_SET,
+      logical,
+      0,
+      this.#out64,
+    );
+    this.#check('ext2fs_bmap2', code);
   }
 
   /** The inode that `name` stands for in a directory, or null. */
@@ -256,15 +300,15 @@ export class Ext2Filesystem {
     }
   }
 
-  /** Frees the blocks of a file's content (extents), and nothing else of it. */
+  /** Frees the blocks of a file's content, and nothing else of it. */
   freeContent(inode: number): void {
     const code = this.#library.punch(this.#handle, inode, 0, 0, 0, 2n ** 64n - 1n);
     this.#check('ext2fs_punch', code);
   }
 
   /** Accounts an inode as free. */
-  freeInode(inode: number): void {
-    this.#library.inodeStats(this.#handle, inode, -1, 0);
+  freeInode(inode: number, isDirectory: boolean): void {
+    this.#library.inodeStats(this.#handle, inode, -1, isDirectory ? 1 : 0);
   }
 
   #fixClock(nowSeconds: number): void {
@@ -286,6 +330,8 @@ export class Ext2Filesystem {
 
   #check(call: string, result: number | bigint): void {
     const code = Number(result);
+    const thrown = this.#image.takeError();
+    if (thrown !== undefined) throw thrown;
     if (code === 0) return;
     const full = code === ERROR_BLOCK_ALLOCATION || code === ERROR_INODE_ALLOCATION;
     const reason = full

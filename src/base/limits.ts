@@ -20,6 +20,29 @@ export const lsmtLimits = {
   segmentSectorsMax: 16_383,
 } as const;
 
+export const upperLimits = {
+  /** Entries of an append-only layer's log or a sparse layer's sidecar, as the original has it. */
+  logEntriesMax: 128_000_000,
+  /** Entries that wait in memory; when they fill it, writers wait until they are written. */
+  pendingEntriesMax: 1_048_576,
+  /** So many waiting entries are written in the background, */
+  drainEntries: 65_536,
+  /** and those that have waited for so long. */
+  drainMs: 5000,
+  /** Sectors of an append-only layer's data file: 2 TiB. */
+  dataSectorsMax: 2 ** 32 - 2,
+  /** Largest disk whose layer can be written. */
+  virtualSizeBytesMax: 64 * 1024 ** 4,
+  /** Regions of 64 KiB that a live index holds sector by sector: 8 GiB of memory. */
+  leavesMax: 2 ** 24,
+  /** One write's part that becomes one entry; the original's, in bytes. */
+  writeBytesMax: 4 * 1024 * 1024,
+  /** How long one thread waits for another that has an index's lock. */
+  lockMsMax: 10_000,
+  /** A sparse layer's sidecar is read this many bytes at a time; none of its frames is larger. */
+  sidecarFrameBytesMax: 32 * 1024 * 1024,
+} as const;
+
 export const zfileLimits = {
   blockBytesMin: 4096,
   blockBytesMax: 65_536,
@@ -106,6 +129,29 @@ export const overlaybdTraceLimits = {
   layerBytesMax: 34 * 1024 * 1024,
   /** How often a recording looks whether its `.lock` is still there. */
   lockPollMs: 1000,
+} as const;
+
+export const fsReadLimits = {
+  /** Extents of one file. */
+  extentsMax: 1_000_000,
+  /** Blocks of one file's extent tree or block map that are read: 256 GiB of a scattered file. */
+  mapBlocksMax: 65_536,
+  /** Of one directory, in bytes. */
+  directoryBytesMax: 2 ** 30,
+  /** Symbolic links followed on one path, and the bytes of one; Linux has the same limits. */
+  symlinksMax: 40,
+  linkBytesMax: 65_536,
+  /** Parts of one path, those of followed links included. */
+  pathPartsMax: 4096,
+  /** Directories and files that one walk of a tree visits. */
+  treeNodesMax: 16_000_000,
+  treeDepthMax: 4096,
+  /** Metadata kept while paths are looked up, in pages of 4 KiB. */
+  cachedPagesMax: 16_384,
+  /** Paths of a list that are looked up at once. */
+  concurrency: 16,
+  /** Ranges that a list of paths comes to. */
+  rangesMax: 4_000_000,
 } as const;
 
 export const sparseBitmapLimits = {
@@ -196,6 +242,8 @@ export const ext4Limits = {
   hardLinksMax: 4_000_000,
   /** Names of one file, and sub-directories that a link count can tell (EXT4_LINK_MAX). */
   linksMax: 65_000,
+  /** Blocks of metadata that wait in memory until all of a change is known: 1 GiB. */
+  stagedBlocksMax: 262_144,
   virtualSizeBytesMin: 16 * 1024 * 1024,
   virtualSizeBytesMax: 16 * 1024 ** 4,
 } as const;

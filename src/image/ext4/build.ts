@@ -1,8 +1,8 @@
-import { closeSync, openSync, readSync } from 'node:fs';
 import { Ext2Filesystem } from '../../../native/ext2fs.ts';
 import { ReplaybdError } from '../../base/errors.ts';
 import { EXT4_EPOCH_SECONDS, formatExt4 } from './format.ts';
 import { defaultVirtualSizeBytes, inodeCountFor, scanTree } from './scan.ts';
+import { ImageFile, StagedImage } from './staged-image.ts';
 import { TreeWriter, type TreeProgress } from './tree-writer.ts';
 
 export interface AddTreeOptions {
@@ -53,26 +53,24 @@ export async function createExt4(
  */
 export async function addTree(options: AddTreeOptions): Promise<void> {
   const { rootfs, imagePath, onProgress, signal } = options;
-  const fd = openSync(imagePath, 'r+');
+  using file = new ImageFile(imagePath);
+  const image = new StagedImage(file);
+  const filesystem = new Ext2Filesystem(image, imagePath, EXT4_EPOCH_SECONDS);
   try {
-    const filesystem = new Ext2Filesystem(imagePath, EXT4_EPOCH_SECONDS);
-    try {
-      await new TreeWriter(filesystem, { fd, onProgress, signal }).write(rootfs);
-      filesystem.close();
-    } catch (error) {
-      filesystem.abandon();
-      throw error;
-    }
-    checkClock(fd, imagePath);
-  } finally {
-    closeSync(fd);
+    await new TreeWriter(filesystem, { image, onProgress, signal }).write(rootfs);
+    filesystem.close();
+  } catch (error) {
+    filesystem.abandon();
+    throw error;
   }
+  checkClock(image, imagePath);
+  image.commit();
 }
 
 /** The superblock's time of last write is what a library with another layout would get wrong. */
-function checkClock(fd: number, imagePath: string): void {
+export function checkClock(image: StagedImage, imagePath: string): void {
   const writeTime = Buffer.alloc(4);
-  readSync(fd, writeTime, 0, 4, 1024 + 48);
+  image.read(1024 + 48, writeTime);
   if (writeTime.readUInt32LE(0) === EXT4_EPOCH_SECONDS) return;
   throw new ReplaybdError(
     'ERR_EXT4_LIBRARY',

@@ -15,9 +15,11 @@ import {
   FILE_TYPE,
   type DirectoryEntry,
 } from './directory-blocks.ts';
-import { addExtents, copyContent, writeFully, type BlockTarget } from './file-data.ts';
+import { addExtents } from './block-placer.ts';
+import { copyContent, type CopyTarget } from './file-data.ts';
 import { EXT4_EPOCH_SECONDS } from './format.ts';
 import * as inodes from './inode.ts';
+import type { StagedImage } from './staged-image.ts';
 import * as source from './source-tree.ts';
 import type { SourceEntry } from './source-tree.ts';
 
@@ -31,8 +33,8 @@ export interface TreeProgress {
 }
 
 export interface TreeWriterOptions {
-  /** Descriptor of the image, for content; the library writes metadata through its own. */
-  fd: number;
+  /** The image, for content; the library has it for metadata. */
+  image: StagedImage;
   /** Told after each entry and each piece of content. */
   onProgress?: ((progress: TreeProgress) => void) | undefined;
   signal?: AbortSignal | undefined;
@@ -43,13 +45,12 @@ export interface TreeWriterOptions {
  * blocks come before its content, content is contiguous. Whatever is in the way is replaced,
  * except a directory by something else; directories are merged.
  *
- * Content is written beside the library's own cache, which is sound because no block that the
- * library may still hold is handed out again: what was replaced is freed last.
+ * What was replaced is freed last, so that no block is written which the image on disk still uses.
  */
 export class TreeWriter {
   readonly #filesystem: Ext2Filesystem;
   readonly #options: TreeWriterOptions;
-  readonly #target: BlockTarget;
+  readonly #target: CopyTarget;
   readonly #progress: TreeProgress = { entries: 0, bytes: 0 };
   readonly #replaced: number[] = [];
   readonly #merged: { inode: number; attributes: ExtendedAttribute[] }[] = [];
@@ -61,7 +62,7 @@ export class TreeWriter {
     this.#filesystem = filesystem;
     this.#options = options;
     this.#target = {
-      fd: options.fd,
+      write: (position, bytes) => options.image.writeContent(position, bytes),
       allocate: (count) => this.#allocate(count),
       copied: (bytes) => this.#report(0, bytes),
       signal: options.signal,
@@ -163,7 +164,7 @@ export class TreeWriter {
     const extents = this.#allocateExtents(1);
     const block = Buffer.alloc(EXT4_BLOCK_BYTES);
     target.copy(block);
-    writeFully(this.#options.fd, block, (extents[0]?.block ?? 0) * EXT4_BLOCK_BYTES);
+    this.#target.write((extents[0]?.block ?? 0) * EXT4_BLOCK_BYTES, block);
     return { kind: 'extents', sizeBytes: target.length, extents };
   }
 
@@ -220,7 +221,7 @@ export class TreeWriter {
     const bytes = this.#readInode(inode);
     inodes.writeDeleted(bytes, EXT4_EPOCH_SECONDS);
     this.#filesystem.writeInode(inode, bytes);
-    this.#filesystem.freeInode(inode);
+    this.#filesystem.freeInode(inode, false);
   }
 
   #isDirectory(inode: number): boolean {
