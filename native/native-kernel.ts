@@ -1,6 +1,6 @@
 import assert from 'node:assert';
 import { existsSync } from 'node:fs';
-import koffi from 'koffi';
+import koffi, { type LibraryHandle } from 'koffi';
 import { packageRoot } from '../src/base/package-root.ts';
 import { ReplaybdError } from '../src/base/errors.ts';
 import type { LayerCodec, LayerMap } from '../src/image/stack-map.ts';
@@ -31,15 +31,27 @@ let loaded: NativeKernels | null | undefined;
 
 /** The compiled kernels, or null when native/setup.sh did not build them for this machine. */
 export function loadNativeKernels(): NativeKernels | null {
-  loaded ??= load(`${packageRoot}/dist/libreplaybd.so`);
+  loaded ??= load();
   return loaded;
 }
 
-function load(path: string): NativeKernels | null {
+/** dist/libreplaybd.so, or null when it is absent, or was built from other sources than these. */
+export function loadNativeLibrary(): LibraryHandle | null {
+  const path = `${packageRoot}/dist/libreplaybd.so`;
   if (!existsSync(path)) return null;
   try {
     const library = koffi.load(path);
-    if (Number(library.func('uint32_t rbd_layout()')()) !== LAYOUT) return null;
+    return Number(library.func('uint32_t rbd_layout()')()) === LAYOUT ? library : null;
+  } catch {
+    // Built for another machine: the portable kernels work everywhere.
+    return null;
+  }
+}
+
+function load(): NativeKernels | null {
+  const library = loadNativeLibrary();
+  if (library === null) return null;
+  try {
     const available = Number(library.func('uint32_t rbd_codecs()')());
     const codecs = new Set<LayerCodec>(['raw']);
     if ((available & 1) !== 0) codecs.add('lz4');
@@ -54,7 +66,7 @@ function load(path: string): NativeKernels | null {
       ),
     };
   } catch {
-    // Built for another machine, or from other sources: the portable kernel works everywhere.
+    // Built from other sources.
     return null;
   }
 }

@@ -12,10 +12,11 @@ fi
 PATH="$PWD/node_modules/.bin:$PATH"
 
 mkdir -p dist
-if [ ! -e dist/libreplaybd.so ] || [ native/kernels.c -nt dist/libreplaybd.so ]; then
+if [ ! -e dist/libreplaybd.so ] ||
+  [ -n "$(find native -name '*.c' -newer dist/libreplaybd.so | head -n 1)" ]; then
   if command -v cc >/dev/null 2>&1; then
     # A temporary name first: a killed compiler must not leave half a library behind.
-    cc -O3 -shared -fPIC -Wall -Wextra -o "dist/libreplaybd.so.$$" native/kernels.c -ldl &&
+    cc -O3 -shared -fPIC -Wall -Wextra -o "dist/libreplaybd.so.$$" native/*.c -ldl &&
       mv "dist/libreplaybd.so.$$" dist/libreplaybd.so ||
       echo 'replaybd: native kernels did not compile; the portable ones are used' >&2
   else

@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
-import { open, rename, stat, unlink } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
-import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { SECTOR_BYTES } from '../base/limits.ts';
 import { FileSink } from './byte-sink.ts';
+import { asOutputError, writeOutputFile, type OutputFileOptions } from './output-file.ts';
 import { ZERO_LAYER, type MergedIndexMap } from './stack-map.ts';
 
 /** A merged disk that can be read as a whole. */
@@ -21,10 +20,7 @@ export interface ExportOptions {
   signal?: AbortSignal;
 }
 
-export interface ExportFileOptions extends ExportOptions {
-  /** Replace a file that is there already. */
-  replace?: boolean;
-}
+export type ExportFileOptions = ExportOptions & OutputFileOptions;
 
 /** A stretch of the disk in order: data, or zeros when `data` is null. */
 interface Stretch {
@@ -42,40 +38,25 @@ const ZEROS_BYTES = 4 * 1024 * 1024;
 
 /**
  * Writes the disk as a sparse raw image: what no layer holds, and what was discarded, stays a hole.
- * The file appears under its name only when it is whole. Errors: ERR_EXPORT_TARGET when `path` is
- * something else than a file, ERR_EXPORT_EXISTS, ERR_EXPORT_WRITE, and those of reading.
+ * Errors: those of writeOutputFile and of reading.
  */
 export async function exportToFile(
   source: ExportSource,
   path: string,
   options: ExportFileOptions = {},
 ): Promise<void> {
-  const temporary = `${path}.partial-${process.pid}`;
-  try {
-    await checkTarget(path, options.replace ?? false);
-    const file = await open(temporary, 'wx', 0o644);
-    try {
-      await file.truncate(source.virtualSizeBytes);
-      const sink = new FileSink(file);
-      for await (const { offset, data } of stretches(source, Infinity, options)) {
-        if (data !== null) await sink.patch(offset, data);
-      }
-      await file.sync();
-      await rename(temporary, path);
-    } catch (error) {
-      await unlink(temporary).catch(() => undefined);
-      throw error;
-    } finally {
-      await file.close();
+  await writeOutputFile(path, options, async (file) => {
+    await file.truncate(source.virtualSizeBytes);
+    const sink = new FileSink(file);
+    for await (const { offset, data } of stretches(source, Infinity, options)) {
+      if (data !== null) await sink.patch(offset, data);
     }
-  } catch (error) {
-    throw asWriteError(error, path);
-  }
+  });
 }
 
 /**
  * Writes the whole disk, zeros included, to a stream such as standard output; does not end it.
- * Errors: ERR_EXPORT_WRITE, and those of reading.
+ * Errors: ERR_OUTPUT_WRITE, and those of reading.
  */
 export async function exportToStream(
   source: ExportSource,
@@ -171,26 +152,6 @@ function* pieces(from: number, to: number, bytesMax: number, hasData: boolean): 
   }
 }
 
-async function checkTarget(path: string, mayReplace: boolean): Promise<void> {
-  const existing = await stat(path).catch((error: unknown) => {
-    if (codeOf(error) === 'ENOENT') return null;
-    throw error;
-  });
-  if (existing === null) return;
-  if (existing.isFile()) {
-    if (mayReplace) return;
-    throw new ReplaybdError(
-      'ERR_EXPORT_EXISTS',
-      `${path}: exists already. Use --force to replace it.`,
-    );
-  }
-  throw new ReplaybdError(
-    'ERR_EXPORT_TARGET',
-    `${path}: expected a regular file or none, found something else. ` +
-      'Export to "-" and redirect standard output to write to a device or pipe.',
-  );
-}
-
 /** A stream reports a failed write twice; the event alone would end the process. */
 async function writeTo(stream: Writable, bytes: Uint8Array): Promise<void> {
   const ignore = () => undefined;
@@ -200,13 +161,7 @@ async function writeTo(stream: Writable, bytes: Uint8Array): Promise<void> {
       stream.write(bytes, (error) => (error ? reject(error) : resolve()));
     });
   } catch (error) {
-    throw asWriteError(error, 'the output');
+    throw asOutputError(error, 'the output');
   }
   stream.off('error', ignore);
-}
-
-function asWriteError(error: unknown, target: string): ReplaybdError {
-  if (error instanceof ReplaybdError) return error;
-  const message = `${target}: cannot be written: ${messageOf(error)}`;
-  return new ReplaybdError('ERR_EXPORT_WRITE', message, { cause: error });
 }

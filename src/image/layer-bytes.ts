@@ -5,4 +5,15 @@ export interface LayerBytes {
   readonly sizeBytes: number;
   /** Exactly [offset, offset + length), which must lie inside the file. */
   read(offset: number, length: number): Promise<Uint8Array>;
+  /** Reads many pieces at once, where that is faster than one after the other. */
+  readPieces?(pieces: readonly LayerPiece[], into: Uint8Array): Promise<void>;
+}
+
+/** A piece of a layer, and where it goes. */
+export interface LayerPiece {
+  /** Byte of the LSMT file. */
+  offset: number;
+  length: number;
+  /** Byte of the destination. */
+  target: number;
 }

@@ -93,7 +93,7 @@ test('the file is whole, sparse, and under its own name only', async () => {
   mkdirSync(out);
   const target = join(out, 'disk.raw');
   writeFileSync(target, 'what was there before');
-  await assert.rejects(exportToFile(input.source, target), { code: 'ERR_EXPORT_EXISTS' });
+  await assert.rejects(exportToFile(input.source, target), { code: 'ERR_OUTPUT_EXISTS' });
   await exportToFile(input.source, target, { replace: true });
   await input.close();
   assert.deepEqual(readdirSync(out), ['disk.raw']);
@@ -158,7 +158,7 @@ test('progress never goes back, and ends at the size of the disk', async () => {
 
 test('a reader that goes away, or a folder that is not there, is an error and no crash', async () => {
   const input = await openInput([locate('stack3/merged.lz4-4k.obd')]);
-  const code = 'ERR_EXPORT_WRITE';
+  const code = 'ERR_OUTPUT_WRITE';
   const gone = new Writable({ write: (_, __, done) => done(new Error('write EPIPE')) });
   await assert.rejects(exportToStream(input.source, gone), { code, message: /EPIPE/ });
   await assert.rejects(exportToFile(input.source, join(folder, 'none/disk.raw')), { code });
@@ -167,7 +167,7 @@ test('a reader that goes away, or a folder that is not there, is an error and no
 
 test('a target that is no file is refused', async () => {
   const input = await openInput([locate('edge/empty.lz4-4k.obd')]);
-  const code = 'ERR_EXPORT_TARGET';
+  const code = 'ERR_OUTPUT_TARGET';
   await assert.rejects(exportToFile(input.source, '/dev/null'), { code });
   await assert.rejects(exportToFile(input.source, folder), { code });
   await input.close();

@@ -3,11 +3,9 @@ import { createReadStream } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SECTOR_BYTES } from '../../base/limits.ts';
-import { FileSink } from '../byte-sink.ts';
-import { writeCommittedLayer, type LsmtExtent } from '../lsmt/writer.ts';
-import { TarWrapperSink } from '../tar-wrapper.ts';
+import { writeLayer } from '../layer-writer.ts';
+import type { LsmtExtent } from '../lsmt/writer.ts';
 import type { ZFileAlgorithm } from '../zfile/format.ts';
-import { ZFileWriter } from '../zfile/writer.ts';
 
 export interface LayerFileOptions {
   virtualSizeBytes: number;
@@ -16,6 +14,8 @@ export interface LayerFileOptions {
   algorithm: ZFileAlgorithm;
   /** Of a ZFile block. */
   blockBytes: number;
+  /** Have the bytes on the disk before the file gets its name; default true. */
+  isDurable?: boolean;
 }
 
 /** A layer's blob, as registries store it, in a file. */
@@ -64,21 +64,18 @@ export async function writeLayerFile(
   const partial = join(folder, `${options.uuid}.partial`);
   const file = await open(partial, 'wx');
   try {
-    const tar = new TarWrapperSink(new FileSink(file));
     const { algorithm, blockBytes, virtualSizeBytes, uuid, parentUuid } = options;
-    const zfile = new ZFileWriter(tar, { algorithm, blockBytes });
-    const written = await writeCommittedLayer(
-      zfile,
+    const { sizeBytes, lsmt } = await writeLayer(
+      file,
+      { zfile: { algorithm, blockBytes }, tar: true },
       { virtualSizeBytes, uuid, parentUuid },
       extents,
     );
-    await zfile.finish();
-    const sizeBytes = await tar.finish();
-    await file.datasync();
+    if (options.isDurable ?? true) await file.datasync();
     const hex = await sha256OfFile(partial);
     const path = join(folder, hex);
     await rename(partial, path);
-    const dataBytes = written.dataSectors * SECTOR_BYTES;
+    const dataBytes = lsmt.dataSectors * SECTOR_BYTES;
     return { path, digest: `sha256:${hex}`, sizeBytes, dataBytes };
   } finally {
     await file.close();

@@ -33,7 +33,7 @@ export interface LsmtWritten {
 }
 
 /** The original copies data in pieces of 32 KiB, which decides how entries join. */
-const PIECE_SECTORS = 64;
+export const LSMT_PIECE_SECTORS = 64;
 const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
 const ENTRIES_A_PAGE = LSMT_BLOCK_BYTES / LSMT_ENTRY_BYTES;
 
@@ -103,8 +103,8 @@ class IndexBuilder {
   }
 
   addData(lba: number, sectors: number, mapped: number, tag: number): void {
-    for (let done = 0; done < sectors; done += PIECE_SECTORS) {
-      const piece = Math.min(PIECE_SECTORS, sectors - done);
+    for (let done = 0; done < sectors; done += LSMT_PIECE_SECTORS) {
+      const piece = Math.min(LSMT_PIECE_SECTORS, sectors - done);
       this.#add({ lba: lba + done, sectors: piece, mapped: mapped + done, zeroed: false, tag });
     }
   }

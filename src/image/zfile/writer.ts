@@ -1,16 +1,19 @@
 import assert from 'node:assert';
-import { blockCodec, type BlockCodec } from '../../../native/codecs.ts';
+import { availableParallelism } from 'node:os';
+import {
+  createBlockCompressor,
+  type BlockBatch,
+  type BlockCompressor,
+} from '../../../native/block-compressor.ts';
+import type { BlockCodec } from '../../../native/codecs.ts';
 import { crc32cRaw } from '../../base/crc32c.ts';
 import { ReplaybdError } from '../../base/errors.ts';
 import { zfileLimits } from '../../base/limits.ts';
 import type { ByteSink, PatchableSink } from '../byte-sink.ts';
 import {
   algorithms,
-  BLOCK_CRC_BYTES,
-  BLOCK_CRC_SEED,
   isBlockSize,
   JUMP_ENTRY_BYTES,
-  RECORD_BYTES,
   serialiseRecord,
   type ZFileAlgorithm,
   type ZFileRecord,
@@ -25,6 +28,11 @@ export interface ZFileWriterOptions {
   blockCrc?: boolean;
   /** Rewrite the header at the end so that readers need no trailer; default true. */
   overwriteHeader?: boolean;
+  /**
+   * Threads that compress at the same time; default one a processor, up to 4. The bytes are the same
+   * for any number. Node's pool bounds it: 4, unless UV_THREADPOOL_SIZE says more.
+   */
+  threads?: number;
   /** The system's codec by default, whose bytes are the original's own. */
   codec?: BlockCodec;
 }
@@ -33,16 +41,28 @@ export interface WrittenZFile {
   readonly storedBytes: number;
   readonly originalBytes: number;
   readonly blockCount: number;
+  /** The longest block as it is stored; the original reads none above ORIGINAL_READS_BYTES_MAX. */
+  readonly storedBlockBytesMax: number;
 }
 
-/** Compressed bytes that gather before they go to the sink. */
-const OUTPUT_BYTES = 512 * 1024;
+/** A stored block longer than this fits no buffer of the original's reader (zfile.cpp:272-649). */
+export const ORIGINAL_READS_BYTES_MAX = 65_536;
+
+/** Whole blocks that are compressed at a time: what a processor keeps close at hand. */
+const BATCH_BYTES = 512 * 1024;
+/** Batches beside those being compressed: one is filled, the others are written. */
+const BATCHES_AROUND = 3;
+const THREADS_DEFAULT_MAX = 4;
 const JUMP_TABLE_START_ENTRIES = 4096;
 
 /**
  * Compresses a stream into a ZFile. Writes may have any size; blocks are cut from the stream, so
  * only the last can be short. With the system's codecs the bytes are those the original's
  * `overlaybd-zfile` and `overlaybd-commit -z` write for the same options.
+ *
+ *   write -> [ filling ] -> [ compressing | compressing ] -> [ writing, in order ] -> sink
+ *
+ * A write is done when its bytes are in a batch; what goes wrong behind it, a later call rejects.
  */
 export class ZFileWriter implements ByteSink {
   readonly #sink: PatchableSink;
@@ -50,20 +70,28 @@ export class ZFileWriter implements ByteSink {
   readonly #hasBlockCrc: boolean;
   readonly #overwriteHeader: boolean;
   readonly #algorithm: ZFileAlgorithm;
-  readonly #codec: BlockCodec;
-  /** Input that does not fill a block yet. */
-  readonly #pending: Buffer;
-  #pendingBytes = 0;
-  readonly #output = Buffer.alloc(OUTPUT_BYTES);
-  #outputBytes = 0;
+  readonly #compressor: BlockCompressor;
+  readonly #threads: number;
+  /** One a thread: the compression it does, or did last. */
+  readonly #compressing: Promise<unknown>[] = [];
+  readonly #idle: BlockBatch[] = [];
+  #batchCount = 0;
+  #submitted = 0;
+  #filling: BlockBatch | null = null;
+  #filledBytes = 0;
+  /** Ends when everything submitted is in the sink. */
+  #writing: Promise<void>;
+  #failure: { error: unknown } | null = null;
+  #wake: () => void = () => undefined;
   #jumpTable = new Uint32Array(JUMP_TABLE_START_ENTRIES);
   #blockCount = 0;
+  #storedBlockBytesMax = 0;
   #originalBytes = 0;
   #storedBytes = 0;
   #isFinished = false;
 
   constructor(sink: PatchableSink, options: ZFileWriterOptions = {}) {
-    const { algorithm = 'lz4', blockBytes = zfileLimits.blockBytesMin } = options;
+    const { algorithm = 'lz4', blockBytes = zfileLimits.blockBytesMin, codec } = options;
     const { blockBytesMin, blockBytesMax } = zfileLimits;
     if (!isBlockSize(blockBytes)) {
       throw new ReplaybdError(
@@ -78,41 +106,40 @@ export class ZFileWriter implements ByteSink {
     this.#blockBytes = blockBytes;
     this.#hasBlockCrc = options.blockCrc ?? true;
     this.#overwriteHeader = options.overwriteHeader ?? true;
-    this.#codec = options.codec ?? blockCodec(algorithm);
-    this.#pending = Buffer.alloc(blockBytes);
-    this.#append(serialiseRecord(this.#record('header')));
+    this.#threads = options.threads ?? Math.min(availableParallelism(), THREADS_DEFAULT_MAX);
+    assert(this.#threads >= 1);
+    const coding = { codec: algorithm, blockBytes, hasBlockCrc: this.#hasBlockCrc };
+    this.#compressor = createBlockCompressor(coding, codec);
+    const header = serialiseRecord(this.#record('header'));
+    this.#writing = this.#store(header).catch((error: unknown) => this.#fail(error));
   }
 
   async write(bytes: Uint8Array): Promise<void> {
     assert(!this.#isFinished, 'a finished ZFile takes no more bytes');
     this.#originalBytes += bytes.length;
-    let taken = 0;
-    if (this.#pendingBytes > 0) {
-      taken = Math.min(this.#blockBytes - this.#pendingBytes, bytes.length);
-      this.#hold(bytes.subarray(0, taken));
-      if (this.#pendingBytes < this.#blockBytes) return;
-      this.#pendingBytes = 0;
-      await this.#compress(this.#pending);
+    for (let taken = 0; taken < bytes.length;) {
+      this.#throwFailure();
+      const batch = (this.#filling ??= this.#idleBatch() ?? (await this.#nextIdleBatch()));
+      const length = Math.min(bytes.length - taken, batch.plain.length - this.#filledBytes);
+      batch.plain.set(bytes.subarray(taken, taken + length), this.#filledBytes);
+      this.#filledBytes += length;
+      taken += length;
+      if (this.#filledBytes === batch.plain.length) this.#submit(batch);
     }
-    while (bytes.length - taken >= this.#blockBytes) {
-      await this.#compress(bytes.subarray(taken, taken + this.#blockBytes));
-      taken += this.#blockBytes;
-    }
-    this.#hold(bytes.subarray(taken));
   }
 
   /** Writes the last block, the jump table and the trailer, and rewrites the header if so asked. */
   async finish(): Promise<WrittenZFile> {
     assert(!this.#isFinished, 'a ZFile is finished once');
-    if (this.#pendingBytes > 0) await this.#compress(this.#pending.subarray(0, this.#pendingBytes));
     this.#isFinished = true;
-    await this.#flush();
+    if (this.#filling !== null) this.#submit(this.#filling);
+    await this.settle();
+    this.#throwFailure();
     const jumpTableOffset = this.#storedBytes;
     const table = Buffer.from(this.#jumpTable.buffer, 0, this.#blockCount * JUMP_ENTRY_BYTES);
     const final = { jumpTableOffset, jumpTableCrc: crc32cRaw(0, table) };
-    await this.#sink.write(table);
-    await this.#sink.write(serialiseRecord({ ...this.#record('trailer'), ...final }));
-    this.#storedBytes += table.length + RECORD_BYTES;
+    await this.#store(table);
+    await this.#store(serialiseRecord({ ...this.#record('trailer'), ...final }));
     if (this.#overwriteHeader) {
       const header = { ...this.#record('header'), ...final, isOverwritten: true };
       await this.#sink.patch(0, serialiseRecord(header));
@@ -121,55 +148,101 @@ export class ZFileWriter implements ByteSink {
       storedBytes: this.#storedBytes,
       originalBytes: this.#originalBytes,
       blockCount: this.#blockCount,
+      storedBlockBytesMax: this.#storedBlockBytesMax,
     };
   }
 
-  #hold(bytes: Uint8Array): void {
-    this.#pending.set(bytes, this.#pendingBytes);
-    this.#pendingBytes += bytes.length;
+  /** Waits until nothing is on its way to the sink any more, whether that went well or not. */
+  async settle(): Promise<void> {
+    await this.#writing;
   }
 
-  async #compress(plain: Uint8Array): Promise<void> {
+  #idleBatch(): BlockBatch | undefined {
+    const batch = this.#idle.pop();
+    if (batch !== undefined || this.#batchCount === this.#threads + BATCHES_AROUND) return batch;
+    this.#batchCount += 1;
+    return this.#compressor.makeBatch(BATCH_BYTES);
+  }
+
+  async #nextIdleBatch(): Promise<BlockBatch> {
+    for (;;) {
+      const batch = this.#idleBatch();
+      if (batch !== undefined) return batch;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      this.#throwFailure();
+    }
+  }
+
+  #submit(batch: BlockBatch): void {
+    const plainBytes = this.#filledBytes;
+    this.#filling = null;
+    this.#filledBytes = 0;
+    const thread = this.#submitted % this.#threads;
+    this.#submitted += 1;
+    const before = this.#compressing[thread] ?? Promise.resolve();
+    const compressing = before.then(() => this.#compressor.compress(batch, plainBytes));
+    // What it rejects with is met in its turn to be written.
+    this.#compressing[thread] = compressing.catch(() => undefined);
+    this.#writing = this.#writeBehind(this.#writing, compressing, batch, plainBytes);
+  }
+
+  async #writeBehind(
+    before: Promise<void>,
+    compressing: Promise<number>,
+    batch: BlockBatch,
+    plainBytes: number,
+  ): Promise<void> {
+    try {
+      const [storedBytes] = await Promise.all([compressing, before]);
+      if (this.#failure === null) {
+        if (storedBytes < 0) throw this.#noRoom(this.#blockCount - 1 - storedBytes);
+        this.#addEntries(batch.lengths.subarray(0, Math.ceil(plainBytes / this.#blockBytes)));
+        await this.#store(batch.stored.subarray(0, storedBytes));
+      }
+    } catch (error) {
+      await before;
+      this.#fail(error);
+    }
+    this.#idle.push(batch);
+    this.#wake();
+  }
+
+  #noRoom(block: number): ReplaybdError {
     const room = this.#blockBytes + zfileLimits.expansionBytesMax;
-    if (this.#outputBytes + room + BLOCK_CRC_BYTES > this.#output.length) await this.#flush();
-    const at = this.#outputBytes;
-    const encodedBytes = this.#codec.compress(plain, this.#output.subarray(at, at + room));
-    if (encodedBytes < 0) {
-      throw new ReplaybdError(
-        'ERR_ZFILE_COMPRESS',
-        `block ${this.#blockCount}: ${this.#algorithm} needs more than ${room} bytes for it`,
-      );
-    }
-    this.#outputBytes += encodedBytes;
-    if (this.#hasBlockCrc) {
-      const crc = crc32cRaw(BLOCK_CRC_SEED, this.#output.subarray(at, at + encodedBytes));
-      this.#output.writeUInt32LE(crc, this.#outputBytes);
-      this.#outputBytes += BLOCK_CRC_BYTES;
-    }
-    this.#addEntry(this.#outputBytes - at);
+    return new ReplaybdError(
+      'ERR_ZFILE_COMPRESS',
+      `block ${block}: ${this.#algorithm} needs more than ${room} bytes for it`,
+    );
   }
 
-  #addEntry(storedBytes: number): void {
-    assert(this.#blockCount < zfileLimits.blocksMax);
-    if (this.#blockCount === this.#jumpTable.length) {
-      const larger = new Uint32Array(this.#jumpTable.length * 2);
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+  }
+
+  #throwFailure(): void {
+    if (this.#failure !== null) throw this.#failure.error;
+  }
+
+  #addEntries(lengths: Uint32Array): void {
+    const count = this.#blockCount + lengths.length;
+    assert(count <= zfileLimits.blocksMax);
+    if (count > this.#jumpTable.length) {
+      const larger = new Uint32Array(Math.max(this.#jumpTable.length * 2, count));
       larger.set(this.#jumpTable);
       this.#jumpTable = larger;
     }
-    this.#jumpTable[this.#blockCount] = storedBytes;
-    this.#blockCount += 1;
+    this.#jumpTable.set(lengths, this.#blockCount);
+    this.#blockCount = count;
+    for (const length of lengths) {
+      if (length > this.#storedBlockBytesMax) this.#storedBlockBytesMax = length;
+    }
   }
 
-  #append(bytes: Uint8Array): void {
-    this.#output.set(bytes, this.#outputBytes);
-    this.#outputBytes += bytes.length;
-  }
-
-  async #flush(): Promise<void> {
-    if (this.#outputBytes === 0) return;
-    await this.#sink.write(this.#output.subarray(0, this.#outputBytes));
-    this.#storedBytes += this.#outputBytes;
-    this.#outputBytes = 0;
+  async #store(bytes: Uint8Array): Promise<void> {
+    await this.#sink.write(bytes);
+    this.#storedBytes += bytes.length;
   }
 
   /** A record of what is known so far; the first header is written before anything is. */
