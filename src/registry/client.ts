@@ -8,7 +8,13 @@ import { RegistryBlobSource } from './blob-source.ts';
 import { CollectingSink } from './collect.ts';
 import { anonymous, type CredentialProvider } from './credentials.ts';
 import { assertDigest } from './digest.ts';
-import { hostPlatform, type Descriptor, type ImageManifest, type Platform } from './manifest.ts';
+import {
+  hostPlatform,
+  type Descriptor,
+  type ImageIndex,
+  type ImageManifest,
+  type Platform,
+} from './manifest.ts';
 import {
   fetchImageManifest,
   fetchManifest,
@@ -90,7 +96,7 @@ export interface RegistryClient {
   listReferrers(name: RepositoryName, digest: string, artifactType?: string): Promise<Descriptor[]>;
   pushReferrer(
     name: RepositoryName,
-    manifest: ImageManifest & { subject: Descriptor },
+    manifest: (ImageManifest | ImageIndex) & { subject: Descriptor },
   ): Promise<Descriptor>;
   /** The repository as it is reached: scheme decided. */
   repository(name: RepositoryName): Repository;
@@ -203,7 +209,10 @@ class Client implements RegistryClient {
     return listReferrers(this.#session, this.repository(name), digest, artifactType);
   }
 
-  pushReferrer(name: RepositoryName, manifest: ImageManifest & { subject: Descriptor }) {
+  pushReferrer(
+    name: RepositoryName,
+    manifest: (ImageManifest | ImageIndex) & { subject: Descriptor },
+  ) {
     return pushReferrer(this.#session, this.repository(name), manifest);
   }
 

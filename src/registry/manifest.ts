@@ -45,6 +45,7 @@ export interface ImageManifest {
 export interface ImageIndex {
   schemaVersion: 2;
   mediaType?: string;
+  artifactType?: string;
   manifests: Descriptor[];
   subject?: Descriptor;
   annotations?: Record<string, string>;
@@ -63,6 +64,7 @@ export function parseManifest(name: string, bytes: Uint8Array): ImageManifest | 
   const common = {
     schemaVersion: 2 as const,
     ...(typeof json.mediaType === 'string' ? { mediaType: json.mediaType } : {}),
+    ...(typeof json.artifactType === 'string' ? { artifactType: json.artifactType } : {}),
     ...(json.subject === undefined ? {} : { subject: parseDescriptor(name, json.subject) }),
     ...annotationsOf(json.annotations),
   };
@@ -72,7 +74,6 @@ export function parseManifest(name: string, bytes: Uint8Array): ImageManifest | 
   if (!Array.isArray(json.layers)) throw badManifest(name, 'layers or manifests');
   return {
     ...common,
-    ...(typeof json.artifactType === 'string' ? { artifactType: json.artifactType } : {}),
     config: parseDescriptor(name, json.config),
     layers: parseDescriptors(name, json.layers),
   };

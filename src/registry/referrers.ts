@@ -79,28 +79,30 @@ export async function listReferrers(
 }
 
 /**
- * Pushes a manifest that has a subject (its blobs must be there; the empty config is pushed if
- * used) and makes sure that listing the subject's referrers finds it. Where the registry keeps
- * no such list, the fallback tag is rewritten: two writers at once may lose one entry there, which
- * the specification accepts.
+ * Pushes a manifest or index that has a subject (what it names must be there; the empty config is
+ * pushed if used) and makes sure that listing the subject's referrers finds it. Where the registry
+ * keeps no such list, the fallback tag is rewritten: two writers at once may lose one entry there,
+ * which the specification accepts.
  */
 export async function pushReferrer(
   session: Session,
   repository: Repository,
-  manifest: ImageManifest & { subject: Descriptor },
+  manifest: (ImageManifest | ImageIndex) & { subject: Descriptor },
 ): Promise<Descriptor> {
-  if (manifest.config.digest === emptyDescriptor.digest) {
+  const config = isIndex(manifest) ? null : manifest.config;
+  if (config?.digest === emptyDescriptor.digest) {
     const content = { bytes: Buffer.from('{}') };
     await pushBlob(session, repository, { digest: emptyDescriptor.digest, sizeBytes: 2, content });
   }
-  const mediaType = mediaTypes.ociManifest;
+  const mediaType = config === null ? mediaTypes.ociIndex : mediaTypes.ociManifest;
   const bytes = Buffer.from(JSON.stringify({ ...manifest, mediaType }));
+  const artifactType = manifest.artifactType ?? config?.mediaType;
   const pushed = await pushManifest(session, repository, bytes, mediaType, null);
   const descriptor: Descriptor = {
     mediaType,
     digest: pushed.digest,
     size: bytes.length,
-    artifactType: manifest.artifactType ?? manifest.config.mediaType,
+    ...(artifactType === undefined ? {} : { artifactType }),
     ...(manifest.annotations === undefined ? {} : { annotations: manifest.annotations }),
   };
   if (!pushed.subjectAccepted) {

@@ -131,9 +131,8 @@ async function writeManifest(context: HandlerContext): Promise<Reply> {
   const location = `/v2/${route.repository}/manifests/${digest}`;
   const headers: Record<string, string> = { location, 'docker-content-digest': digest };
   if (manifest.subject !== undefined && context.hasReferrers) {
-    const artifactType = isIndex(manifest)
-      ? undefined
-      : (manifest.artifactType ?? manifest.config.mediaType);
+    const configType = isIndex(manifest) ? undefined : manifest.config.mediaType;
+    const artifactType = manifest.artifactType ?? configType;
     store.addReferrer(route.repository, manifest.subject.digest, {
       mediaType,
       digest,
