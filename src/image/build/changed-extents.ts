@@ -2,6 +2,7 @@ import { readSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { nextDataRange } from '../../../native/sparse-file.ts';
 import { SECTOR_BYTES } from '../../base/limits.ts';
+import { rangeEnd, type ByteRange } from '../../base/range.ts';
 import type { LsmtExtent } from '../lsmt/writer.ts';
 
 /** Layers change in units of the file system's block. */
@@ -22,24 +23,46 @@ export interface DiskFile {
 /**
  * What a layer must hold to turn `previous` (null: a disk of zeros) into `current`, in LBA order.
  * Data is only valid until the next extent is asked for. Both disks have `sizeBytes`, whole blocks.
+ * Where it is known what may differ, `within` says so: whole blocks, in order, apart.
  */
 export async function* changedExtents(
   current: DiskFile,
   previous: DiskFile | null,
   sizeBytes: number,
   signal?: AbortSignal,
+  within?: Iterable<ByteRange>,
 ): AsyncGenerator<LsmtExtent> {
   const after = Buffer.alloc(CHUNK_BYTES);
   const before = Buffer.alloc(CHUNK_BYTES);
-  let offset = nextStored(current, previous, 0);
-  while (offset < sizeBytes) {
+  const chunks =
+    within === undefined ? storedChunks(current, previous, sizeBytes) : chunksOf(within);
+  for (const { offset, length } of chunks) {
     signal?.throwIfAborted();
     await nextTurn();
-    const length = Math.min(CHUNK_BYTES, sizeBytes - offset);
     readDisk(current, after, offset, length);
     if (previous !== null) readDisk(previous, before, offset, length);
     yield* compareChunk(after.subarray(0, length), before.subarray(0, length), offset);
+  }
+}
+
+function* storedChunks(
+  current: DiskFile,
+  previous: DiskFile | null,
+  sizeBytes: number,
+): Generator<ByteRange> {
+  let offset = nextStored(current, previous, 0);
+  while (offset < sizeBytes) {
+    const length = Math.min(CHUNK_BYTES, sizeBytes - offset);
+    yield { offset, length };
     offset = nextStored(current, previous, offset + length);
+  }
+}
+
+function* chunksOf(ranges: Iterable<ByteRange>): Generator<ByteRange> {
+  for (const range of ranges) {
+    for (let offset = range.offset; offset < rangeEnd(range); offset += CHUNK_BYTES) {
+      yield { offset, length: Math.min(CHUNK_BYTES, rangeEnd(range) - offset) };
+    }
   }
 }
 
@@ -77,7 +100,8 @@ function compareBlock(after: Buffer, before: Buffer, at: number): BlockState {
   return after.compare(ZERO_BLOCK, 0, BLOCK_BYTES, at, end) === 0 ? 'zeroed' : 'data';
 }
 
-function readDisk(disk: DiskFile, into: Buffer, offset: number, length: number): void {
+/** Fills `into` from byte `offset` of a disk. */
+export function readDisk(disk: DiskFile, into: Buffer, offset: number, length: number): void {
   let done = 0;
   while (done < length) {
     const count = readSync(disk.fd, into, done, length - done, offset + done);

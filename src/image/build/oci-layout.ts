@@ -33,18 +33,32 @@ export function layoutBlobPath(folder: string, digest: string): string {
  * is replaced last and as a whole, so that a reader finds the old image or the new one.
  */
 export async function addToLayout(folder: string, image: BuiltImage, tag: string): Promise<void> {
-  const index = await readIndex(folder);
   await mkdir(join(folder, 'blobs', 'sha256'), { recursive: true });
   for (const { path, digest } of image.layers) await rename(path, layoutBlobPath(folder, digest));
   for (const { descriptor, bytes } of [image.config, image.manifest]) {
     await replaceFile(layoutBlobPath(folder, descriptor.digest), bytes);
   }
-  const { descriptor } = image.manifest;
-  const tagged = { ...descriptor, annotations: { [REF_NAME]: tag } };
-  const others = index.manifests.filter(({ annotations }) => annotations?.[REF_NAME] !== tag);
+  await tagInLayout(folder, image.manifest.descriptor, tag);
+}
+
+/**
+ * Lists a manifest or index, which is there already, in a layout's index: under a tag, which moves
+ * if another has it, or by its digest alone.
+ */
+export async function tagInLayout(
+  folder: string,
+  descriptor: Descriptor,
+  tag: string | null,
+): Promise<void> {
+  const index = await readIndex(folder);
+  const others = index.manifests.filter(({ digest, annotations }) => {
+    const name = annotations?.[REF_NAME];
+    return tag === null ? digest !== descriptor.digest || name !== undefined : name !== tag;
+  });
+  const listed = tag === null ? descriptor : { ...descriptor, annotations: { [REF_NAME]: tag } };
   const layout = Buffer.from('{"imageLayoutVersion":"1.0.0"}');
   await replaceFile(join(folder, LAYOUT_FILE), layout);
-  const changed = { ...index, manifests: [...others, tagged] };
+  const changed = { ...index, manifests: [...others, listed] };
   await replaceFile(join(folder, INDEX_FILE), Buffer.from(JSON.stringify(changed)));
 }
 
