@@ -32,15 +32,17 @@ export const upperLimits = {
   /** Sectors of an append-only layer's data file: 2 TiB. */
   dataSectorsMax: 2 ** 32 - 2,
   /** Largest disk whose layer can be written. */
-  virtualSizeBytesMax: 64 * 1024 ** 4,
+  virtualSizeBytesMax: 16 * 1024 ** 4,
   /** Regions of 64 KiB that a live index holds sector by sector: 8 GiB of memory. */
   leavesMax: 2 ** 24,
   /** One write's part that becomes one entry; the original's, in bytes. */
   writeBytesMax: 4 * 1024 * 1024,
   /** How long one thread waits for another that has an index's lock. */
   lockMsMax: 10_000,
-  /** A sparse layer's sidecar is read this many bytes at a time; none of its frames is larger. */
-  sidecarFrameBytesMax: 32 * 1024 * 1024,
+  /** Entries of one frame of a sparse layer's sidecar. */
+  frameEntriesMax: 1_048_576,
+  /** A log of more entries than this, and twice those that count, is rewritten when it is opened. */
+  logEntriesKept: 65_536,
 } as const;
 
 export const zfileLimits = {
@@ -246,6 +248,17 @@ export const ext4Limits = {
   stagedBlocksMax: 262_144,
   virtualSizeBytesMin: 16 * 1024 * 1024,
   virtualSizeBytesMax: 16 * 1024 ** 4,
+} as const;
+
+export const tarLimits = {
+  entriesMax: 10_000_000,
+  /** One pax header, or one of GNU's long names. */
+  headerBytesMax: 1024 * 1024,
+  /** Of a name with its folders, and of a link's target. */
+  pathBytesMax: 16_384,
+  sparseRangesMax: 1_000_000,
+  attributesMax: 1024,
+  attributeNameBytesMax: 255,
 } as const;
 
 export const loopLimits = {

@@ -47,7 +47,8 @@ export function buildPlan(input: PlanInput): TracePlan {
   return builder.finish();
 }
 
-class PlanBuilder {
+/** Collects ranges in the order they are due; each granule counts where it first occurs. */
+export class PlanBuilder {
   readonly #layers: readonly TraceLayer[];
   readonly #planned: readonly SparseBitmap[];
   readonly #blob: number[] = [];
