@@ -1,6 +1,7 @@
 import { InvalidArgumentError } from 'commander';
+import type { Platform } from '../registry/manifest.ts';
 
-// What a command line's numbers may be. Anything else is wrong usage.
+// What a command line's words may be. Anything else is wrong usage.
 
 /** A number above 0, fractions included. */
 export function positiveNumber(text: string): number {
@@ -24,3 +25,10 @@ export function wholeNumber(
 
 /** A TCP port; 0 stands for any that is free. */
 export const port = wholeNumber(0, 65_535);
+
+/** `os/architecture[/variant]`. */
+export function platform(text: string): Platform {
+  const [os = '', architecture = '', variant] = text.split('/');
+  if (os === '' || architecture === '') throw new InvalidArgumentError('expected os/architecture.');
+  return { os, architecture, ...(variant === undefined ? {} : { variant }) };
+}

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { InvalidArgumentError, Option, type Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { EXT4_BLOCK_BYTES } from '../../native/ext2fs.ts';
 import { buildImage, type BuiltImage } from '../image/build/image.ts';
 import { layoutDeviceConfig, registryDeviceConfig } from '../image/build/device-config.ts';
@@ -9,7 +9,7 @@ import { addToLayout, isLayout } from '../image/build/oci-layout.ts';
 import { pushImage } from '../image/build/push-image.ts';
 import type { ZFileAlgorithm } from '../image/zfile/format.ts';
 import type { Platform } from '../registry/manifest.ts';
-import { positiveNumber, wholeNumber } from './arguments.ts';
+import { platform, positiveNumber, wholeNumber } from './arguments.ts';
 import { addRegistryOptions, withRegistry, type RegistryFlags } from './registry-options.ts';
 import { formatBytes, interruptible, ProgressLine } from './terminal.ts';
 
@@ -143,12 +143,6 @@ function parseLayout(image: string): { folder: string; tag: string | null } | nu
   if (!image.startsWith('oci:')) return isLayout(image) ? { folder: image, tag: null } : null;
   const [, folder = '', tag = null] = /^oci:([^:]*)(?::(.+))?$/.exec(image) ?? [];
   return { folder, tag };
-}
-
-function platform(text: string): Platform {
-  const [os = '', architecture = '', variant] = text.split('/');
-  if (os === '' || architecture === '') throw new InvalidArgumentError('expected os/architecture.');
-  return { os, architecture, ...(variant === undefined ? {} : { variant }) };
 }
 
 function collect(value: string, previous: string[] = []): string[] {

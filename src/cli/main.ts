@@ -18,6 +18,7 @@ const MODULES: Readonly<Record<string, string>> = {
   export: 'export',
   inspect: 'inspect',
   image: 'image',
+  convert: 'convert',
   trace: 'trace',
   registry: 'registry',
   demo: 'demo',
