@@ -11,17 +11,13 @@ import { QualityMeter, touchStack, type QualitySnapshot } from '../prefetch/qual
 import type { Replay, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
 import { buildPlan } from '../trace/build-plan.ts';
 import { Recording } from '../trace/recording.ts';
-import type { EndReason, Trace, TraceImage, TraceWorkload } from '../trace/trace.ts';
+import type { AnyTrace } from '../trace/overlaybd/any-trace.ts';
+import type { EndReason, Trace, TraceWorkload } from '../trace/trace.ts';
+import { chooseMode, readGivenTrace, type ChosenMode } from './choose-mode.ts';
+import { replayForeign, traceImageOf } from './foreign-trace.ts';
 import { describeImage, type ImageDescription } from './image-description.ts';
-import {
-  chooseMode,
-  closeAll,
-  openBlobs,
-  preconnect,
-  readGivenTrace,
-  replayTrace,
-  type ChosenMode,
-} from './open-image.ts';
+import { closeAll, openBlobs, preconnect, replayTrace } from './open-image.ts';
+import { RecordTraceFile } from './record-trace-file.ts';
 import type { Runtime } from './runtime.ts';
 
 export type AttachMode = 'off' | 'record' | 'replay' | 'auto';
@@ -83,6 +79,7 @@ export class Attachment {
   readonly #readyMs: number;
   readonly #tracePath: string;
   readonly #replayedRecords: number;
+  readonly #recordFile: RecordTraceFile | null;
   /** The tap's clock at the access that is being accounted. */
   #accessUs = 0;
   #closing: Promise<AttachmentReport> | null = null;
@@ -96,7 +93,8 @@ export class Attachment {
     this.mode = opened.mode;
     this.replay = replay;
     this.#tracePath = opened.tracePath;
-    this.#replayedRecords = trace?.records.count ?? 0;
+    this.#replayedRecords = trace === null ? 0 : recordsIn(trace);
+    this.#recordFile = opened.recordFile;
     this.#drain = opened.drain;
     this.quality = this.#meter(options);
     this.device = new StackDevice({
@@ -154,12 +152,19 @@ export class Attachment {
         },
         ...(signal === undefined ? {} : { signal }),
       });
-      const { mode, trace, tracePath } = await chooseMode(runtime, image, options, given);
+      const chosen = await chooseMode(runtime, image, options, given);
+      const { trace } = chosen;
       blobs.push(...(await openBlobs(runtime, image)));
       signal?.throwIfAborted();
-      if (trace !== null) replay = replayTrace(runtime, trace, blobs, options);
+      if (trace?.kind === 'replaybd') replay = replayTrace(runtime, trace.trace, blobs, options);
       const stack = await openStack(blobs);
-      const opened = { image, blobs, stack, tap, drain, replay, mode, trace, tracePath, fetched };
+      if (trace !== null && trace.kind !== 'replaybd') {
+        replay = replayForeign(runtime, trace, { image, stack, blobs, options });
+      }
+      const recordFile = chosen.isRecordTrace
+        ? await RecordTraceFile.open(chosen.tracePath, runtime.log)
+        : null;
+      const opened = { ...chosen, image, blobs, stack, tap, drain, replay, recordFile, fetched };
       const attachment = new Attachment(runtime, options, opened);
       await writeResult(runtime, resultFile, 'success');
       return attachment;
@@ -238,17 +243,10 @@ export class Attachment {
 
   #record(options: AttachmentOptions): Recording {
     const { recordLimitMs, recordUntilIdleMs } = options;
-    const { identity } = this.image;
-    const layers = identity.layers.map((layer, i) => ({
-      ...layer,
-      sizeBytes: this.#blobs[i].sizeBytes,
-    }));
-    const image: TraceImage = {
-      ...identity,
-      layers,
-      virtualSizeBytes: this.stack.map.virtualSizeBytes,
-    };
-    return new Recording({
+    const image = traceImageOf(this.image, this.#blobs, this.stack);
+    const { layers } = image;
+    const file = this.#recordFile;
+    const recording = new Recording({
       image,
       workload: options.workload,
       deviceSizeBytes: image.virtualSizeBytes,
@@ -260,13 +258,18 @@ export class Attachment {
           resolver: this.stack,
           metadataRanges: this.stack.layers.map((layer) => layer.metadataRanges),
         }),
-      save: (bytes) => writeFileAtomic(this.#tracePath, bytes),
+      save: (bytes, trace) =>
+        file === null
+          ? writeFileAtomic(this.#tracePath, bytes)
+          : file.save(trace, image, this.stack),
       clock: this.#runtime.clock,
       log: this.#runtime.log,
       startUs: 0,
       ...(recordLimitMs === undefined ? {} : { timeLimitMs: recordLimitMs }),
       ...(recordUntilIdleMs === undefined ? {} : { untilIdleMs: recordUntilIdleMs }),
     });
+    file?.watchLock(() => void this.stopRecording('request').catch(() => undefined));
+    return recording;
   }
 
   #drainTap(): void {
@@ -289,6 +292,12 @@ export class Attachment {
   }
 }
 
+/** Records, reads or paths. */
+function recordsIn(trace: AnyTrace): number {
+  if (trace.kind === 'paths') return trace.paths.length;
+  return trace.kind === 'replaybd' ? trace.trace.records.count : trace.trace.count;
+}
+
 interface OpenedImage extends ChosenMode {
   image: ImageDescription;
   blobs: readonly Blob[];
@@ -296,6 +305,8 @@ interface OpenedImage extends ChosenMode {
   tap: ReturnType<typeof createTapMap>;
   drain: TapDrain;
   replay: Replay | null;
+  /** Where overlaybd's `recordTracePath` wants the trace. */
+  recordFile: RecordTraceFile | null;
   /** Requests that ended while the image was opened. */
   fetched: readonly FetchEvent[];
 }

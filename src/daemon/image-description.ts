@@ -4,10 +4,17 @@ import { stat } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { ReplaybdError } from '../base/errors.ts';
 import { annotation } from '../image/build/annotations.ts';
-import { readImageConfig, resolveLower, type LowerLocation } from '../image/config.ts';
+import {
+  readImageConfig,
+  resolveLower,
+  type ImageConfig,
+  type LowerLocation,
+} from '../image/config.ts';
+import { overlaybdTraceLimits } from '../base/limits.ts';
 import type { RegistryClient, RepositoryName } from '../registry/client.ts';
 import { parseReference, repositoryBlobUrl } from '../registry/reference.ts';
 import type { TraceImage, TraceLayer } from '../trace/trace.ts';
+import type { TraceSource } from './image-trace.ts';
 
 /** An image, before any of its layers is opened. */
 export interface ImageDescription {
@@ -17,6 +24,8 @@ export interface ImageDescription {
   readonly identity: Omit<TraceImage, 'virtualSizeBytes'>;
   /** Bottom first, one for each layer of the identity. */
   readonly lowers: readonly LowerLocation[];
+  /** Where the trace is that the image brings with it. */
+  readonly traceSource: TraceSource | null;
 }
 
 export interface DescribeOptions {
@@ -32,7 +41,7 @@ export interface DescribeOptions {
 /** Describes what `config.v1.json` or an image reference names. */
 export async function describeImage(
   target: string,
-  client: Pick<RegistryClient, 'getManifest' | 'repository'>,
+  client: Pick<RegistryClient, 'getManifest' | 'getBlob' | 'repository'>,
   options: DescribeOptions,
 ): Promise<ImageDescription> {
   const isFile = target.endsWith('.json') || (await isRegularFile(target));
@@ -42,6 +51,7 @@ export async function describeImage(
 async function describeConfig(path: string, options: DescribeOptions): Promise<ImageDescription> {
   const config = await readImageConfig(path);
   options.onResultFile(config.resultFile);
+  const traceSource = configuredTrace(config);
   if (config.upper.index !== '' && config.upper.data !== '') {
     throw new ReplaybdError(
       'ERR_UPPER_UNSUPPORTED',
@@ -64,12 +74,25 @@ async function describeConfig(path: string, options: DescribeOptions): Promise<I
     }),
   );
   const identity = { manifestDigest: null, layers };
-  return { name: path, identity, lowers };
+  return { name: path, identity, lowers, traceSource };
+}
+
+/** Errors: ERR_CONFIG_TRACE for two traces at once, which overlaybd refuses too. */
+function configuredTrace(config: ImageConfig): TraceSource | null {
+  const { accelerationLayer, recordTracePath, lowers, name } = config;
+  if (!accelerationLayer) {
+    return recordTracePath === '' ? null : { kind: 'file', path: recordTracePath };
+  }
+  if (recordTracePath === '') return { kind: 'folder', path: lowers.at(-1)?.dir ?? '' };
+  throw new ReplaybdError(
+    'ERR_CONFIG_TRACE',
+    `${name}: expected accelerationLayer or recordTracePath, found both. Remove one of them.`,
+  );
 }
 
 async function describeReference(
   target: string,
-  client: Pick<RegistryClient, 'getManifest' | 'repository'>,
+  client: Pick<RegistryClient, 'getManifest' | 'getBlob' | 'repository'>,
   options: DescribeOptions,
 ): Promise<ImageDescription> {
   const reference = parseReference(target);
@@ -91,8 +114,18 @@ async function describeReference(
         'digest: this is not an overlaybd image. Convert it first.',
     );
   }
+  const [acceleration] = manifest.layers.filter((layer) => !overlaybdLayers.includes(layer));
   return {
     name: target,
+    traceSource:
+      acceleration === undefined
+        ? null
+        : {
+            kind: 'layer',
+            name: `${target}: layer ${acceleration.digest}`,
+            read: () =>
+              client.getBlob(reference, acceleration.digest, overlaybdTraceLimits.layerBytesMax),
+          },
     identity: {
       manifestDigest: digest,
       layers: overlaybdLayers.map((layer) => ({

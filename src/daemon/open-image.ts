@@ -5,8 +5,6 @@ import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
 import { openLocalBlob } from '../blob/local-blob.ts';
 import { startReplay, type Replay } from '../prefetch/replay.ts';
 import type { RepositoryName } from '../registry/client.ts';
-import { decodeTrace } from '../trace/decode.ts';
-import { imageKey, readTraceFile } from '../trace/store.ts';
 import type { Trace } from '../trace/trace.ts';
 import type { AttachmentOptions, AttachMode } from './attachment.ts';
 import type { ImageDescription } from './image-description.ts';
@@ -17,56 +15,6 @@ import type { Runtime } from './runtime.ts';
 /** Several connections get through TCP's slow start together. */
 const PRECONNECTIONS = { demand: 2, prefetch: 32 } as const;
 const BUDGET_BYTES_DEFAULT = 2 ** 32;
-
-/** What an attach comes to once the trace store was asked. */
-export interface ChosenMode {
-  mode: 'off' | 'record' | 'replay';
-  /** The trace to replay. */
-  trace: Trace | null;
-  /** '' in mode 'off'. */
-  tracePath: string;
-}
-
-/**
- * 'auto' replays when there is a good trace and records otherwise; 'replay' without a good trace is
- * a warning and plain lazy loading.
- */
-export async function chooseMode(
-  runtime: Runtime,
-  image: ImageDescription,
-  options: AttachmentOptions,
-  given: Promise<Trace | null> | null,
-): Promise<ChosenMode> {
-  const { mode, workload } = options;
-  if (mode === 'off') return { mode, trace: null, tracePath: '' };
-  const key = imageKey(image.identity);
-  const tracePath = options.tracePath ?? runtime.traces.path(key, workload.key);
-  if (mode === 'record') return { mode, trace: null, tracePath };
-  const trace = await (given ?? readTrace(runtime, tracePath, mode === 'replay'));
-  if (trace !== null) return { mode: 'replay', trace, tracePath };
-  return { mode: mode === 'auto' ? 'record' : 'off', trace: null, tracePath };
-}
-
-/** Reads the trace that the user named while the manifest is still under way; null without one. */
-export function readGivenTrace(
-  runtime: Runtime,
-  { mode, tracePath }: AttachmentOptions,
-): Promise<Trace | null> | null {
-  const mayReplay = mode === 'replay' || mode === 'auto';
-  if (!mayReplay || tracePath === undefined) return null;
-  return readTrace(runtime, tracePath, mode === 'replay');
-}
-
-async function readTrace(runtime: Runtime, path: string, expected: boolean): Promise<Trace | null> {
-  try {
-    return decodeTrace(await readTraceFile(path), path);
-  } catch (error) {
-    if (codeOf(error) !== 'ERR_TRACE_NOT_FOUND' || expected) {
-      runtime.log.warn({ trace: path, code: codeOf(error) }, `no replay: ${messageOf(error)}`);
-    }
-    return null;
-  }
-}
 
 /** Handshakes happen while the manifest is under way. A bad URL shows when it is used. */
 export function preconnect(runtime: Runtime, repository: RepositoryName, mode: AttachMode): void {

@@ -48,17 +48,19 @@ export function decodeTrace(bytes: Uint8Array, name = 'trace'): Trace {
   }
 }
 
+/** Whether a file begins as a trace does. */
+export function hasTraceMagic(bytes: Uint8Array): boolean {
+  const prefix = bytes.subarray(1, 1 + PREFIX.length);
+  return bytes.length > 0 && bytes[0] >> 4 === 0x8 && Buffer.from(PREFIX).equals(prefix);
+}
+
 /** Size, magic, version and checksum: what can be told before parsing. Returns the minor version. */
 function checkEnvelope(bytes: Uint8Array): number {
   if (bytes.length > traceLimits.fileBytesMax) {
     throw tooLarge('file bytes', traceLimits.fileBytesMax, bytes.length);
   }
   const versionAt = 1 + PREFIX.length;
-  const isTrace =
-    bytes.length > versionAt + 2 + CRC_BYTES &&
-    bytes[0] >> 4 === 0x8 &&
-    Buffer.from(PREFIX).equals(bytes.subarray(1, versionAt));
-  if (!isTrace) {
+  if (bytes.length <= versionAt + 2 + CRC_BYTES || !hasTraceMagic(bytes)) {
     throw new ReplaybdError(
       'ERR_TRACE_MAGIC',
       'this is not a replaybd trace, or only its beginning',

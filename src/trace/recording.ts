@@ -20,8 +20,8 @@ export interface RecordingOptions {
   readonly locate: PieceResolver;
   /** Usually `(records) => buildPlan(...)`. */
   readonly plan: (records: TraceRecords) => TracePlan;
-  /** Puts the file where it belongs, atomically; called one at a time. */
-  readonly save: (bytes: Uint8Array) => Promise<void>;
+  /** Puts the file of a trace where it belongs, atomically; called one at a time. */
+  readonly save: (bytes: Uint8Array, trace: Trace) => Promise<void>;
   readonly clock: Clock;
   readonly log: Logger;
   /** The tap's clock when the recording begins; access times count from here. */
@@ -104,7 +104,7 @@ export class Recording {
       await this.#saving;
       try {
         const trace = this.#trace(reason);
-        await this.#options.save(encodeTraceWithinLimit(trace));
+        await this.#options.save(encodeTraceWithinLimit(trace), trace);
         this.#settle.resolve(trace);
       } catch (error) {
         this.#options.log.error({ error: messageOf(error) }, 'a trace could not be saved');
@@ -141,10 +141,11 @@ export class Recording {
     const { clock, log, save } = this.#options;
     const startMs = clock.nowMs();
     try {
-      const bytes = encodeTraceWithinLimit(this.#trace('checkpoint'));
+      const trace = this.#trace('checkpoint');
+      const bytes = encodeTraceWithinLimit(trace);
       const restMs = (clock.nowMs() - startMs) * CHECKPOINT_SHARE;
       this.#nextCheckpointMs = Math.max(this.#nextCheckpointMs, startMs + restMs);
-      await save(bytes);
+      await save(bytes, trace);
     } catch (error) {
       log.warn({ error: messageOf(error) }, 'a checkpoint of the trace could not be saved');
     }

@@ -98,12 +98,15 @@ export class TraceStore {
 }
 
 /**
- * Reads a file that may be a trace; never more than the largest trace. Throws ERR_TRACE_NOT_FOUND,
- * ERR_TRACE_READ or ERR_TRACE_LIMIT.
+ * Reads a file that may be a trace; never more than the largest trace, or `bytesMax`. Throws
+ * ERR_TRACE_NOT_FOUND, ERR_TRACE_READ or ERR_TRACE_LIMIT.
  */
-export async function readTraceFile(path: string): Promise<Uint8Array> {
+export async function readTraceFile(
+  path: string,
+  bytesMax: number = traceLimits.fileBytesMax,
+): Promise<Uint8Array> {
   try {
-    return await readBounded(path);
+    return await readBounded(path, bytesMax);
   } catch (error) {
     if (error instanceof ReplaybdError) throw error;
     if (codeOf(error) === 'ENOENT') {
@@ -119,10 +122,9 @@ export async function readTraceFile(path: string): Promise<Uint8Array> {
   }
 }
 
-async function readBounded(path: string): Promise<Uint8Array> {
+async function readBounded(path: string, max: number): Promise<Uint8Array> {
   const file = await open(path, 'r');
   try {
-    const max = traceLimits.fileBytesMax;
     const { size } = await file.stat();
     if (size > max) throw tooLarge(`${path}: file bytes`, max, size);
     const bytes = new Uint8Array(size);
