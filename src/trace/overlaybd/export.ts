@@ -22,8 +22,9 @@ export function exportOverlaybdTrace(
   image: Pick<TraceImage, 'layers'>,
   stack: Stack,
 ): ExportedTrace {
-  const layerOf = trace.image.layers.map(({ digest }) =>
-    image.layers.findIndex((layer) => layer.digest === digest),
+  const layerOf = trace.image.layers.map(({ digest }, i) =>
+    // The same layer may occur twice; it is then where it was.
+    image.layers[i]?.digest === digest ? i : image.layers.findIndex((one) => one.digest === digest),
   );
   if (layerOf.every((layer) => layer < 0)) {
     throw new ReplaybdError(
