@@ -261,6 +261,15 @@ export const tarLimits = {
   attributeNameBytesMax: 255,
 } as const;
 
+export const applyLimits = {
+  /** Symbolic links on the way to one entry, as containerd has it. */
+  symlinksMax: 255,
+  /** Of a file with its holes: 2^32 - 1 blocks. */
+  fileBytesMax: (2 ** 32 - 1) * 4096,
+  /** Content after which other work of the process has its turn. */
+  turnBytes: 4 * 1024 * 1024,
+} as const;
+
 export const loopLimits = {
   /** Free loop devices tried when others take them first. */
   attemptsMax: 64,

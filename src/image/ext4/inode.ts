@@ -23,7 +23,16 @@ export const INODE_EXTENTS_MAX = 4;
 /** Blocks of one extent that is not marked unwritten. */
 export const EXTENT_BLOCKS_MAX = 32_768;
 
+const TYPE_BITS = 0o170000;
+const TYPE_REGULAR = 0o100000;
+const TYPE_DIRECTORY = 0o040000;
+const TYPE_SYMLINK = 0o120000;
+
+const INDEX_FLAG = 0x1000;
 const EXTENTS_FLAG = 0x80000;
+const INLINE_DATA_FLAG = 0x1000_0000;
+/** Encrypted, or with names that are compared without case. */
+const STRANGE_NAMES_FLAGS = 0x800 | 0x4000_0000;
 const EXTENT_MAGIC = 0xf30a;
 const EXTRA_BYTES = 32;
 
@@ -99,6 +108,45 @@ export function writeLinks(bytes: Buffer, links: number): void {
 
 export function hasExtents(bytes: Buffer): boolean {
   return (bytes.readUInt32LE(AT.flags) & EXTENTS_FLAG) !== 0;
+}
+
+/** The inode maps blocks, in either way; otherwise its body holds something else. */
+export function hasBlocks(bytes: Buffer): boolean {
+  const type = readMode(bytes) & TYPE_BITS;
+  const isLongLink = type === TYPE_SYMLINK && readSize(bytes) > SHORT_TARGET_BYTES_MAX;
+  return hasExtents(bytes) || type === TYPE_REGULAR || type === TYPE_DIRECTORY || isLongLink;
+}
+
+/** A directory's blocks hold hash trees beside its entries. */
+export function hasIndex(bytes: Buffer): boolean {
+  return (bytes.readUInt32LE(AT.flags) & INDEX_FLAG) !== 0;
+}
+
+export function clearIndex(bytes: Buffer): void {
+  bytes.writeUInt32LE((bytes.readUInt32LE(AT.flags) & ~INDEX_FLAG) >>> 0, AT.flags);
+}
+
+/** A directory whose entries are plain, in blocks. */
+export function hasPlainEntries(bytes: Buffer): boolean {
+  return (bytes.readUInt32LE(AT.flags) & (INLINE_DATA_FLAG | STRANGE_NAMES_FLAGS)) === 0;
+}
+
+export function readSize(bytes: Buffer): number {
+  return bytes.readUInt32LE(AT.sizeHigh) * 2 ** 32 + bytes.readUInt32LE(AT.sizeLow);
+}
+
+/** The target of a symbolic link that lives in the inode; null when it has a block. */
+export function readShortTarget(bytes: Buffer): Buffer | null {
+  const sizeBytes = readSize(bytes);
+  if (hasExtents(bytes) || sizeBytes > SHORT_TARGET_BYTES_MAX) return null;
+  return Buffer.from(bytes.subarray(AT.body, AT.body + sizeBytes));
+}
+
+/** Makes a directory, whose blocks were mapped already, longer. */
+export function growDirectory(bytes: Buffer, addedBlocks: number): void {
+  bytes.writeUInt32LE(readSize(bytes) + addedBlocks * EXT4_BLOCK_BYTES, AT.sizeLow);
+  const sectors = bytes.readUInt32LE(AT.blocksLow) + (addedBlocks * EXT4_BLOCK_BYTES) / 512;
+  bytes.writeUInt32LE(sectors, AT.blocksLow);
 }
 
 /** Marks an inode as deleted: no links, and a date of deletion. */

@@ -82,10 +82,11 @@ export function readTarget(entry: SourceEntry): Buffer {
 
 /** The attributes an image keeps: labels of the building machine's own policy stay behind. */
 export function readAttributesOf(entry: SourceEntry): ExtendedAttribute[] {
-  return reading(entry.path, () => readExtendedAttributes(entry.path, isKept));
+  return reading(entry.path, () => readExtendedAttributes(entry.path, isKeptAttribute));
 }
 
-function isKept(name: string): boolean {
+/** Whether an image keeps an extended attribute of this name. */
+export function isKeptAttribute(name: string): boolean {
   return (
     name.startsWith('user.') ||
     name.startsWith('trusted.') ||

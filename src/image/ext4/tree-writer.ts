@@ -1,23 +1,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { ReplaybdError } from '../../base/errors.ts';
 import { ext4Limits } from '../../base/limits.ts';
-import {
-  EXT4_BLOCK_BYTES,
-  EXT4_INODE_BYTES,
-  type BlockRun,
-  type Ext2Filesystem,
-  type FileExtent,
-} from '../../../native/ext2fs.ts';
+import { EXT4_BLOCK_BYTES, type Ext2Filesystem } from '../../../native/ext2fs.ts';
 import type { ExtendedAttribute } from '../../../native/extended-attributes.ts';
-import {
-  directoryBlockCount,
-  directoryBlocks,
-  FILE_TYPE,
-  type DirectoryEntry,
-} from './directory-blocks.ts';
-import { addExtents } from './block-placer.ts';
+import { directoryBlockCount, FILE_TYPE, type DirectoryEntry } from './directory-blocks.ts';
 import { copyContent, type CopyTarget } from './file-data.ts';
-import { EXT4_EPOCH_SECONDS } from './format.ts';
+import { addSubdirectories, InodeWriter } from './inode-writer.ts';
 import * as inodes from './inode.ts';
 import type { StagedImage } from './staged-image.ts';
 import * as source from './source-tree.ts';
@@ -50,20 +38,21 @@ export interface TreeWriterOptions {
 export class TreeWriter {
   readonly #filesystem: Ext2Filesystem;
   readonly #options: TreeWriterOptions;
+  readonly #inodes: InodeWriter;
   readonly #target: CopyTarget;
   readonly #progress: TreeProgress = { entries: 0, bytes: 0 };
   readonly #replaced: number[] = [];
   readonly #merged: { inode: number; attributes: ExtendedAttribute[] }[] = [];
   /** Files with several names, by identity, until their last name was met. */
   readonly #linked = new Map<string, { inode: number; left: number }>();
-  #goalBlock = 1;
 
   constructor(filesystem: Ext2Filesystem, options: TreeWriterOptions) {
     this.#filesystem = filesystem;
     this.#options = options;
+    this.#inodes = new InodeWriter(filesystem, options.image);
     this.#target = {
-      write: (position, bytes) => options.image.writeContent(position, bytes),
-      allocate: (count) => this.#allocate(count),
+      write: (position, bytes) => this.#inodes.write(position, bytes),
+      allocate: (count) => this.#inodes.allocate(count),
       copied: (bytes) => this.#report(0, bytes),
       signal: options.signal,
     };
@@ -72,7 +61,7 @@ export class TreeWriter {
   /** Errors: ERR_EXT4_SOURCE, ERR_EXT4_CONFLICT, ERR_EXT4_FULL; the signal's reason. */
   async write(rootfs: string): Promise<void> {
     await this.#mergeDirectory(ROOT_INODE, source.readRoot(rootfs));
-    for (const inode of this.#replaced) this.#release(inode);
+    for (const inode of this.#replaced) this.#inodes.release(inode, false);
     for (const { inode, attributes } of this.#merged) {
       this.#filesystem.setAttributes(inode, attributes);
     }
@@ -95,7 +84,7 @@ export class TreeWriter {
       this.#filesystem.link(inode, name, added, entry.fileType);
       if (isDirectory(entry)) subdirectories += 1;
     }
-    const bytes = this.#readInode(inode);
+    const bytes = this.#inodes.read(inode);
     inodes.writeAttributes(bytes, directory);
     inodes.writeLinks(bytes, addSubdirectories(inodes.readLinks(bytes), subdirectories));
     this.#filesystem.writeInode(inode, bytes);
@@ -107,7 +96,7 @@ export class TreeWriter {
   async #addDirectory(parent: number, directory: SourceEntry): Promise<number> {
     const inode = this.#filesystem.newInode(true);
     const names = source.readNames(directory.path);
-    const extents = this.#allocateExtents(directoryBlockCount(names));
+    const extents = this.#inodes.allocateExtents(directoryBlockCount(names));
     const entries: DirectoryEntry[] = [];
     let subdirectories = 0;
     for (const name of names) {
@@ -117,16 +106,11 @@ export class TreeWriter {
       if (isDirectory(entry)) subdirectories += 1;
     }
     const links = addSubdirectories(2, subdirectories);
-    const places = extents.flatMap(({ block, count }) =>
-      Array.from({ length: count }, (_, index) => block + index),
-    );
-    const sizeBytes = places.length * EXT4_BLOCK_BYTES;
-    this.#writeInode(inode, directory, links, { kind: 'extents', sizeBytes, extents });
-    for (const bytes of directoryBlocks(inode, parent, entries)) {
-      const block = places.shift();
-      if (block === undefined) throw new Error('directory took more blocks than planned');
-      this.#filesystem.writeDirectoryBlock(inode, block, bytes);
-    }
+    const blocks = extents.reduce((sum, { count }) => sum + count, 0);
+    const body = { kind: 'extents', sizeBytes: blocks * EXT4_BLOCK_BYTES, extents } as const;
+    const attributes = source.readAttributesOf(directory);
+    this.#inodes.add(inode, directory, links, body, attributes);
+    this.#inodes.addDirectoryBlocks(inode, parent, entries, extents);
     return inode;
   }
 
@@ -138,7 +122,8 @@ export class TreeWriter {
     const other = this.#otherName(entry);
     if (other !== null) return other;
     const inode = this.#filesystem.newInode(false);
-    this.#writeInode(inode, entry, 1, await this.#body(entry));
+    const body = await this.#body(entry);
+    this.#inodes.add(inode, entry, 1, body, source.readAttributesOf(entry));
     if (entry.links > 1) this.#remember(entry, inode);
     return inode;
   }
@@ -150,7 +135,7 @@ export class TreeWriter {
         return { kind: 'extents', sizeBytes: entry.sizeBytes, extents };
       }
       case FILE_TYPE.symlink:
-        return this.#targetBody(source.readTarget(entry));
+        return this.#inodes.targetBody(source.readTarget(entry));
       case FILE_TYPE.character:
       case FILE_TYPE.block:
         return { kind: 'device', ...entry.device };
@@ -159,29 +144,11 @@ export class TreeWriter {
     }
   }
 
-  #targetBody(target: Buffer): inodes.InodeBody {
-    if (target.length <= inodes.SHORT_TARGET_BYTES_MAX) return { kind: 'target', target };
-    const extents = this.#allocateExtents(1);
-    const block = Buffer.alloc(EXT4_BLOCK_BYTES);
-    target.copy(block);
-    this.#target.write((extents[0]?.block ?? 0) * EXT4_BLOCK_BYTES, block);
-    return { kind: 'extents', sizeBytes: target.length, extents };
-  }
-
-  #writeInode(inode: number, entry: SourceEntry, links: number, body: inodes.InodeBody): void {
-    this.#filesystem.writeInode(inode, inodes.encodeInode(entry, links, body));
-    if (body.kind === 'extents' && body.extents.length > inodes.INODE_EXTENTS_MAX) {
-      this.#filesystem.insertExtents(inode, body.extents);
-    }
-    const attributes = source.readAttributesOf(entry);
-    if (attributes.length > 0) this.#filesystem.setAttributes(inode, attributes);
-  }
-
   /** The inode of a file that was met before under another name, which gains a link. */
   #otherName(entry: SourceEntry): number | null {
     const known = this.#linked.get(entry.identity);
     if (known === undefined) return null;
-    const bytes = this.#readInode(known.inode);
+    const bytes = this.#inodes.read(known.inode);
     const links = inodes.readLinks(bytes) + 1;
     if (links > ext4Limits.linksMax) {
       throw source.sourceError(
@@ -208,52 +175,15 @@ export class TreeWriter {
 
   #replace(directory: number, name: Buffer, inode: number): void {
     this.#filesystem.unlink(directory, name);
-    const bytes = this.#readInode(inode);
+    const bytes = this.#inodes.read(inode);
     const links = inodes.readLinks(bytes) - 1;
     inodes.writeLinks(bytes, links);
     this.#filesystem.writeInode(inode, bytes);
     if (links === 0) this.#replaced.push(inode);
   }
 
-  #release(inode: number): void {
-    this.#filesystem.setAttributes(inode, []);
-    if (inodes.hasExtents(this.#readInode(inode))) this.#filesystem.freeContent(inode);
-    const bytes = this.#readInode(inode);
-    inodes.writeDeleted(bytes, EXT4_EPOCH_SECONDS);
-    this.#filesystem.writeInode(inode, bytes);
-    this.#filesystem.freeInode(inode, false);
-  }
-
   #isDirectory(inode: number): boolean {
-    return source.fileTypeOfMode(inodes.readMode(this.#readInode(inode))) === FILE_TYPE.directory;
-  }
-
-  #readInode(inode: number): Buffer {
-    const bytes = Buffer.alloc(EXT4_INODE_BYTES);
-    this.#filesystem.readInode(inode, bytes);
-    return bytes;
-  }
-
-  #allocate(count: number): BlockRun[] {
-    const runs: BlockRun[] = [];
-    let left = count;
-    while (left > 0) {
-      const run = this.#filesystem.takeBlocks(this.#goalBlock, left);
-      this.#goalBlock = run.block + run.count;
-      left -= run.count;
-      runs.push(run);
-    }
-    return runs;
-  }
-
-  #allocateExtents(count: number): FileExtent[] {
-    const extents: FileExtent[] = [];
-    let logical = 0;
-    for (const run of this.#allocate(count)) {
-      addExtents(extents, { ...run, logical });
-      logical += run.count;
-    }
-    return extents;
+    return source.fileTypeOfMode(inodes.readMode(this.#inodes.read(inode))) === FILE_TYPE.directory;
   }
 
   #report(entries: number, bytes: number): void {
@@ -265,12 +195,6 @@ export class TreeWriter {
 
 function isDirectory(entry: SourceEntry): boolean {
   return entry.fileType === FILE_TYPE.directory;
-}
-
-/** A directory with more sub-directories than a link count can tell has the count 1. */
-function addSubdirectories(links: number, added: number): number {
-  const sum = links + added;
-  return links === 1 || sum > ext4Limits.linksMax ? 1 : sum;
 }
 
 function conflictError(entry: SourceEntry): ReplaybdError {
