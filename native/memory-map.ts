@@ -16,6 +16,7 @@ const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 const MADV_DONTNEED = 4;
 const MAP_FAILED = -1;
+const WINDOW_BYTES_MIN = 2 ** 34;
 
 /**
  * A range of this process's address space: a file's pages, or anonymous ones. All threads see it.
@@ -79,6 +80,31 @@ export class MemoryMap {
 /** Maps the first `sizeBytes` of a file read-only; later writes to the file show through. */
 export function mapFile(fd: number, sizeBytes: number, name: string): MemoryMap {
   return mapPages(sizeBytes, PROT_READ, MAP_SHARED, fd, name);
+}
+
+/**
+ * Maps a file that grows, read-only, far beyond its present end: `sizeBytesMax`, or less where
+ * there is no room for it among this process's addresses. Who touches what the file does not have
+ * yet is killed (SIGBUS). Nothing but the address: a view would look like that much memory.
+ */
+export function mapGrowingFile(fd: number, sizeBytesMax: number, name: string): FileWindow {
+  for (let sizeBytes = sizeBytesMax; ; sizeBytes /= 2) {
+    const address: number = mmap(0, sizeBytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (address !== MAP_FAILED) return { address, sizeBytes };
+    const error = errnoError('mmap', name);
+    if (error.code !== 'ERR_ENOMEM' || sizeBytes <= WINDOW_BYTES_MIN) throw error;
+  }
+}
+
+/** Ends such a mapping; no thread may be reading from it. */
+export function unmapWindow({ address, sizeBytes }: FileWindow): void {
+  if (munmap(address, sizeBytes) !== 0) throw errnoError('munmap', `${sizeBytes} bytes`);
+}
+
+/** A mapping known by its address alone. */
+export interface FileWindow {
+  readonly address: number;
+  readonly sizeBytes: number;
 }
 
 /** Maps zeroed memory that takes up room only as it is written. */

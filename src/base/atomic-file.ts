@@ -23,10 +23,15 @@ export async function writeFileAtomic(path: string, bytes: Uint8Array): Promise<
     await unlink(temporary).catch(() => undefined);
     throw error;
   }
-  const parent = await open(folder, 'r');
+  await syncFolder(folder);
+}
+
+/** Makes what was created, renamed or removed in a folder durable. */
+export async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r');
   try {
-    await parent.sync();
+    await folder.sync();
   } finally {
-    await parent.close();
+    await folder.close();
   }
 }

@@ -4,7 +4,8 @@ import { lsmtLimits, SECTOR_BYTES } from '../base/limits.ts';
 import type { ByteRange } from '../base/range.ts';
 import { blobRange, openLayerBlob, type LayerBlob } from './layer-blob.ts';
 import { openLsmtLayer, type LsmtLayer, type LsmtSummary } from './lsmt/layer.ts';
-import { findSegment, mergeLayers } from './lsmt/merged-index.ts';
+import type { LsmtEntryColumns } from './lsmt/index-entries.ts';
+import { findSegment, mergeLayers, mergeOnto } from './lsmt/merged-index.ts';
 import { ZERO_LAYER, type StackMap } from './stack-map.ts';
 
 /** One opened lower. */
@@ -63,10 +64,7 @@ export async function openStack(blobs: readonly Blob[]): Promise<Stack> {
 /** As openStack, for those who look at the layers' indexes too. */
 export async function openIndexedStack(blobs: readonly Blob[]): Promise<IndexedStack> {
   if (blobs.length === 0 || blobs.length > lsmtLimits.layersMax) {
-    throw new ReplaybdError(
-      'ERR_STACK_LAYERS',
-      `an image needs 1 to ${lsmtLimits.layersMax} lower layers, found ${blobs.length}`,
-    );
+    throw layersError(blobs.length);
   }
   const opening = blobs.map(openStackLayer);
   // One that fails must not be reported before the others have ended: the caller then closes the
@@ -83,13 +81,43 @@ export async function openIndexedStack(blobs: readonly Blob[]): Promise<IndexedS
     index,
     layers: layers.map((layer) => layer.container.map),
   };
+  return { layers, ...lookups(map) };
+}
+
+/**
+ * The stack with one more layer on top, which has `entries` of its LSMT file; the layers below are
+ * not looked at again. Errors: ERR_STACK_LAYERS, ERR_LSMT_SEGMENTS.
+ */
+export function stackOnto(stack: Stack, layer: StackLayer, entries: LsmtEntryColumns): Stack {
+  const number = stack.layers.length;
+  if (number >= lsmtLimits.layersMax) throw layersError(number + 1);
+  const map: StackMap = {
+    virtualSizeBytes: layer.lsmt.facts.virtualSizeBytes,
+    index: mergeOnto(stack.map.index, entries, number),
+    layers: [...stack.map.layers, layer.container.map],
+  };
+  return { layers: [...stack.layers, layer], ...lookups(map) };
+}
+
+/** A stack without layers: all of it reads as zeros. For a writable layer that has nothing below. */
+export function emptyStack(virtualSizeBytes: number): Stack {
+  return { layers: [], ...lookups({ virtualSizeBytes, index: mergeLayers([], 0), layers: [] }) };
+}
+
+function lookups(map: StackMap): Pick<Stack, 'map' | 'locate' | 'blobRangeOf'> {
   return {
     map,
-    layers,
     locate: (lba, sectors) => locate(map, lba, sectors),
     blobRangeOf: (piece) =>
       blobRange(map.layers[piece.layer], piece.lsmtOffset, piece.sectors * SECTOR_BYTES),
   };
+}
+
+function layersError(found: number): ReplaybdError {
+  return new ReplaybdError(
+    'ERR_STACK_LAYERS',
+    `an image needs 1 to ${lsmtLimits.layersMax} lower layers, found ${found}`,
+  );
 }
 
 async function openStackLayer(blob: Blob): Promise<IndexedLayer> {

@@ -2,7 +2,7 @@ import { lsmtLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import { ReplaybdError } from '../../base/errors.ts';
 import { ZERO_LAYER, type MergedIndexMap, type SectorColumn } from '../stack-map.ts';
 import type { LsmtEntryColumns } from './index-entries.ts';
-import { overlayLayers, type Segments } from './overlay.ts';
+import { allocateSegments, overlayAll, overlayLayers, type Segments } from './overlay.ts';
 
 /** Enough buckets that most searches end at the first segment they look at... */
 const BUCKETS_PER_SEGMENT = 4;
@@ -26,7 +26,33 @@ export function mergeLayers(
   layers: readonly LsmtEntryColumns[],
   virtualSizeBytes: number,
 ): MergedIndexMap {
-  const segments = overlayLayers(layers, Math.floor(virtualSizeBytes / SECTOR_BYTES));
+  return shareSegments(overlayLayers(layers, Math.floor(virtualSizeBytes / SECTOR_BYTES)));
+}
+
+/**
+ * Lays one more layer over a merged index, without those that it was merged from. `number` is the
+ * new layer's. ERR_LSMT_SEGMENTS.
+ */
+export function mergeOnto(
+  map: MergedIndexMap,
+  entries: LsmtEntryColumns,
+  number: number,
+): MergedIndexMap {
+  const below = allocateSegments(map.segmentCount);
+  below.count = map.segmentCount;
+  below.start.set(map.start);
+  below.sectors.set(map.sectors);
+  below.mapped.set(map.mapped);
+  below.layer.set(map.layer);
+  below.zeroed.forEach((_, at, zeroed) => {
+    zeroed[at] = map.layer[at] === ZERO_LAYER ? 1 : 0;
+  });
+  const { count, start, sectors, mapped, zeroed } = entries;
+  const layer = new Uint16Array(count).fill(number);
+  return shareSegments(overlayAll([below, { count, start, sectors, mapped, zeroed, layer }]));
+}
+
+function shareSegments(segments: Segments): MergedIndexMap {
   const count = countJoined(segments);
   if (count > lsmtLimits.mergedSegmentsMax) {
     throw new ReplaybdError(

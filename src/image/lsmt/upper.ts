@@ -1,6 +1,5 @@
 import { open, type FileHandle } from 'node:fs/promises';
-import { nextDataRange } from '../../../native/sparse-file.ts';
-import { lsmtLimits, SECTOR_BYTES } from '../../base/limits.ts';
+import { SECTOR_BYTES, upperLimits } from '../../base/limits.ts';
 import { formatError } from '../../base/errors.ts';
 import {
   flagsError,
@@ -11,57 +10,114 @@ import {
   parseLsmtBlock,
   type LsmtBlock,
 } from './format.ts';
-import {
-  decodeEntry,
-  indexWords,
-  mappedError,
-  type LsmtEntry,
-  type LsmtEntryColumns,
-} from './index-entries.ts';
-import { allocateSegments, overlayAll, type Segments } from './overlay.ts';
+import { decodeEntry, indexWords, mappedError, type LsmtEntryColumns } from './index-entries.ts';
+import { replayLog } from './log-replay.ts';
+import { readSidecar } from './sidecar.ts';
+import { sparseColumns } from './sparse-columns.ts';
+import type { UpperKind } from './upper-map.ts';
 
 /** What a writable layer holds at the moment, sorted; entries map to sectors of its data file. */
 export interface LsmtUpper extends LsmtEntryColumns {
   /** The data file. */
   readonly name: string;
-  readonly kind: 'append' | 'sparse';
+  readonly kind: UpperKind;
   readonly uuid: string | null;
   readonly parentUuid: string | null;
   /** 0 when the layer takes its size from the lower below it. */
   readonly virtualSizeBytes: number;
+  readonly log: UpperLog;
 }
+
+/** What the log was read from: an append-only layer's index file, or a sparse layer's sidecar. */
+export interface UpperLog {
+  /** Entries that count. */
+  readonly entries: number;
+  /** Where the next entry goes. */
+  readonly endBytes: number;
+  /** Frames of a sidecar. */
+  readonly frames: number;
+  /** What a crash left incomplete and was therefore dropped; null when nothing was. */
+  readonly torn: string | null;
+  /** A sparse layer that has a sidecar; without one, the original's rule says what it holds. */
+  readonly hasSidecar: boolean;
+}
+
+const HEADER = 'LSMT header';
+const READ_BYTES_MAX = 2 ** 30;
+const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
 
 /**
  * Reads the index of a writable layer without changing it: replays the log of an append-only pair,
- * or finds the data ranges of a sparse file (then `indexPath` is not read). Discards of a sparse
- * layer leave no trace on disk: what they hid is visible again, as with the original.
+ * or finds the data ranges of a sparse file and asks its sidecar what they cannot tell (then
+ * `indexPath` is not read). What a crash left incomplete at the end of the log is dropped.
  * Errors: as for a read-only layer, and those of the file system.
  */
 export async function openUpper(dataPath: string, indexPath: string): Promise<LsmtUpper> {
   const data = await open(dataPath, 'r');
   try {
-    const header = parseLsmtBlock(await readUpTo(data, 0, LSMT_BLOCK_BYTES), dataPath, HEADER);
-    const { size } = await data.stat();
-    if (!header.isHeader || !header.isData)
-      throw flagsError(dataPath, HEADER, 'the header of a data file', header);
-    const { uuid, parentUuid } = header;
-    if (header.isSparse) {
-      const columns = sparseColumns(data.fd, size, dataPath);
-      const virtualSizeBytes = header.virtualSizeBytes;
-      return { ...columns, name: dataPath, kind: 'sparse', uuid, parentUuid, virtualSizeBytes };
-    }
-    const log = await readLog(indexPath);
-    const columns = replayLog(log.words, Math.floor(size / SECTOR_BYTES), indexPath);
-    const virtualSizeBytes = log.header.virtualSizeBytes;
-    return { ...columns, name: dataPath, kind: 'append', uuid, parentUuid, virtualSizeBytes };
+    return await readUpper(data, { data: dataPath, index: indexPath });
   } finally {
     await data.close();
   }
 }
 
-const HEADER = 'LSMT header';
+/** As openUpper, of a data file that is open already. */
+export async function readUpper(
+  data: FileHandle,
+  paths: { data: string; index: string },
+): Promise<LsmtUpper> {
+  const header = parseLsmtBlock(await readUpTo(data, 0, LSMT_BLOCK_BYTES), paths.data, HEADER);
+  if (!header.isHeader || !header.isData)
+    throw flagsError(paths.data, HEADER, 'the header of a data file', header);
+  const { uuid, parentUuid } = header;
+  const { size } = await data.stat();
+  if (header.isSparse) {
+    const sidecar = await readSidecar(paths.data, uuid);
+    const columns = await sparseColumns(data, size, paths.data, sidecar?.words ?? null);
+    const log = {
+      entries: (sidecar?.words.length ?? 0) / ENTRY_WORDS,
+      endBytes: sidecar?.endBytes ?? 0,
+      frames: sidecar?.frames ?? 0,
+      torn: (sidecar?.tornBytes ?? 0) === 0 ? null : `${sidecar?.tornBytes} bytes of the sidecar`,
+      hasSidecar: sidecar !== null,
+    };
+    const { virtualSizeBytes } = header;
+    return {
+      ...columns,
+      name: paths.data,
+      kind: 'sparse',
+      uuid,
+      parentUuid,
+      virtualSizeBytes,
+      log,
+    };
+  }
+  const log = await readLog(paths.index, Math.floor(size / SECTOR_BYTES));
+  const { virtualSizeBytes } = log.header;
+  const columns = replayLog(log.words, paths.index);
+  const facts = {
+    entries: log.words.length / ENTRY_WORDS,
+    endBytes: LSMT_BLOCK_BYTES + log.words.byteLength,
+    frames: 0,
+    torn: log.torn,
+    hasSidecar: false,
+  };
+  return {
+    ...columns,
+    name: paths.data,
+    kind: 'append',
+    uuid,
+    parentUuid,
+    virtualSizeBytes,
+    log: facts,
+  };
+}
 
-async function readLog(path: string): Promise<{ header: LsmtBlock; words: Uint32Array }> {
+/** `sectorEnd` is where the data file ends. */
+async function readLog(
+  path: string,
+  sectorEnd: number,
+): Promise<{ header: LsmtBlock; words: Uint32Array; torn: string | null }> {
   const file = await open(path, 'r');
   try {
     const { size } = await file.stat();
@@ -78,90 +134,58 @@ async function readLog(path: string): Promise<{ header: LsmtBlock; words: Uint32
       });
     }
     const count = Math.floor((size - LSMT_BLOCK_BYTES) / LSMT_ENTRY_BYTES);
-    if (count > lsmtLimits.entriesMax) {
+    if (count > upperLimits.logEntriesMax) {
       throw formatError('ERR_LSMT_ENTRIES', {
         name: path,
         structure: 'LSMT index file',
-        expected: `at most ${lsmtLimits.entriesMax} entries`,
+        expected: `at most ${upperLimits.logEntriesMax} entries`,
         found: String(count),
       });
     }
-    const bytes = await readUpTo(file, LSMT_BLOCK_BYTES, count * LSMT_ENTRY_BYTES);
-    return { header, words: indexWords(bytes) };
+    const words = indexWords(await readUpTo(file, LSMT_BLOCK_BYTES, count * LSMT_ENTRY_BYTES));
+    const whole = wholeEntries(words, sectorEnd, path);
+    const dropped = words.length / ENTRY_WORDS - whole;
+    const partBytes = (size - LSMT_BLOCK_BYTES) % LSMT_ENTRY_BYTES;
+    const torn: string[] = [];
+    if (dropped > 0) torn.push(`${dropped} entries whose data is not there`);
+    if (partBytes > 0) torn.push(`${partBytes} bytes of an entry`);
+    return {
+      header,
+      words: words.subarray(0, whole * ENTRY_WORDS),
+      torn: torn.length === 0 ? null : `${torn.join(' and ')} at the end of the index file`,
+    };
   } finally {
     await file.close();
   }
 }
 
-/** Entries in the order they were written; a later one covers what it overlaps. */
-function replayLog(words: Uint32Array, sectorEnd: number, name: string): LsmtEntryColumns {
-  const runs: Segments[] = [];
-  let run: LsmtEntry[] = [];
-  for (let at = 0; at < words.length; at += LSMT_ENTRY_BYTES / 4) {
-    const entry = decodeEntry(words, at);
-    if (entry.lba === LSMT_PADDING_LBA || entry.sectors === 0) continue;
-    const length = entry.zeroed ? 0 : entry.sectors;
-    if (entry.mapped < LSMT_DATA_SECTOR || entry.mapped + length > sectorEnd) {
-      throw mappedError(name, (at * 4) / LSMT_ENTRY_BYTES, entry.mapped, length, sectorEnd);
+/**
+ * How many entries there are up to where a crash cut the data file off: from the first that maps
+ * past its end on, none may map to data before it. Otherwise the log is damaged: ERR_LSMT_MAPPED.
+ */
+function wholeEntries(words: Uint32Array, sectorEnd: number, name: string): number {
+  let firstBad = -1;
+  for (let at = 0; at < words.length; at += ENTRY_WORDS) {
+    const { lba, sectors, mapped, zeroed } = decodeEntry(words, at);
+    if (lba === LSMT_PADDING_LBA || sectors === 0) continue;
+    const length = zeroed ? 0 : sectors;
+    const isTooFar = mapped + length > sectorEnd;
+    if (mapped < LSMT_DATA_SECTOR || (firstBad >= 0 && !zeroed && !isTooFar)) {
+      const entry = firstBad >= 0 ? firstBad : at / ENTRY_WORDS;
+      const bad = decodeEntry(words, entry * ENTRY_WORDS);
+      throw mappedError(name, entry, bad.mapped, bad.zeroed ? 0 : bad.sectors, sectorEnd);
     }
-    // Ascending entries need no overlaying among themselves.
-    const last = run.at(-1);
-    if (last !== undefined && entry.lba < last.lba + last.sectors) {
-      runs.push(segmentsOf(run));
-      run = [];
-    }
-    run.push(entry);
+    if (isTooFar && firstBad < 0) firstBad = at / ENTRY_WORDS;
   }
-  runs.push(segmentsOf(run));
-  return columnsOf(overlayAll(runs));
-}
-
-function sparseColumns(fd: number, sizeBytes: number, name: string): LsmtEntryColumns {
-  const entries: LsmtEntry[] = [];
-  let position = LSMT_BLOCK_BYTES;
-  while (position < sizeBytes) {
-    const range = nextDataRange(fd, position, name);
-    if (range === null) break;
-    const mapped = Math.floor(range.offset / SECTOR_BYTES);
-    const sectors = Math.floor(range.length / SECTOR_BYTES);
-    const stepMax = lsmtLimits.segmentSectorsMax;
-    for (let done = 0; done < sectors; done += stepMax) {
-      entries.push({
-        lba: mapped - LSMT_DATA_SECTOR + done,
-        sectors: Math.min(stepMax, sectors - done),
-        mapped: mapped + done,
-        zeroed: false,
-        tag: 0,
-      });
-    }
-    position = range.offset + range.length;
-  }
-  return columnsOf(segmentsOf(entries));
-}
-
-function segmentsOf(entries: readonly LsmtEntry[]): Segments {
-  const segments = allocateSegments(entries.length);
-  for (const entry of entries) {
-    const row = segments.count;
-    segments.start[row] = entry.lba;
-    segments.sectors[row] = entry.sectors;
-    segments.mapped[row] = entry.mapped;
-    segments.zeroed[row] = entry.zeroed ? 1 : 0;
-    segments.count = row + 1;
-  }
-  return segments;
-}
-
-function columnsOf(segments: Segments): LsmtEntryColumns {
-  const { count, start, sectors, mapped, zeroed } = segments;
-  return { count, start, sectors, mapped, zeroed, hasTags: false };
+  return firstBad < 0 ? words.length / ENTRY_WORDS : firstBad;
 }
 
 async function readUpTo(file: FileHandle, offset: number, length: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
   let filled = 0;
   while (filled < length) {
-    const { bytesRead } = await file.read(bytes, filled, length - filled, offset + filled);
+    const take = Math.min(length - filled, READ_BYTES_MAX);
+    const { bytesRead } = await file.read(bytes, filled, take, offset + filled);
     if (bytesRead === 0) break;
     filled += bytesRead;
   }

@@ -1,0 +1,175 @@
+import { open, type FileHandle } from 'node:fs/promises';
+import { tryLockFile } from '../../../native/file-space.ts';
+import { mapGrowingFile, type FileWindow } from '../../../native/memory-map.ts';
+import { writeFileAtomic } from '../../base/atomic-file.ts';
+import { messageOf, ReplaybdError } from '../../base/errors.ts';
+import { SECTOR_BYTES, upperLimits } from '../../base/limits.ts';
+import type { Logger } from '../../base/log.ts';
+import { checkUpperSize, type UpperPaths } from './create-upper.ts';
+import { LSMT_BLOCK_BYTES, LSMT_DATA_SECTOR, LSMT_ENTRY_BYTES } from './format.ts';
+import { encodeEntry, type LsmtEntryColumns } from './index-entries.ts';
+import { LogFile } from './log-file.ts';
+import { isSealed } from './seal-upper.ts';
+import { SectorMap } from './sector-map.ts';
+import { SharedUpper } from './shared-upper.ts';
+import { writeSidecar } from './sidecar.ts';
+import type { UpperMap } from './upper-map.ts';
+import { readUpper, type LsmtUpper } from './upper.ts';
+import { UpperState } from './upper-state.ts';
+
+// The steps that make a writable layer's files usable for writing.
+
+/** A data file that nobody else writes, and what it holds. */
+export interface LockedUpper {
+  readonly data: FileHandle;
+  readonly found: LsmtUpper;
+}
+
+/**
+ * Opens a layer's data file, locks it and reads what the layer holds. Errors: ERR_UPPER_OPEN,
+ * ERR_UPPER_BUSY, ERR_UPPER_SEALED, and those of openUpper.
+ */
+export async function lockUpper(paths: UpperPaths): Promise<LockedUpper> {
+  let data: FileHandle;
+  try {
+    data = await open(paths.data, 'r+');
+  } catch (error) {
+    throw new ReplaybdError(
+      'ERR_UPPER_OPEN',
+      `${paths.data}: cannot be opened for writing: ${messageOf(error)}`,
+      { cause: error, errno: 'ENOENT' },
+    );
+  }
+  try {
+    if (!tryLockFile(data.fd, paths.data)) {
+      throw new ReplaybdError(
+        'ERR_UPPER_BUSY',
+        `${paths.data}: another device or tool has this writable layer open. ` +
+          'Detach it, or wait for it to end.',
+        { errno: 'EBUSY' },
+      );
+    }
+    const { size } = await data.stat();
+    if (await isSealed(data, paths.data, size)) {
+      throw new ReplaybdError(
+        'ERR_UPPER_SEALED',
+        `${paths.data}: is a sealed layer. Use it as a lower, and create a writable one on top.`,
+        { errno: 'EROFS' },
+      );
+    }
+    return { data, found: await readUpper(data, paths) };
+  } catch (error) {
+    await data.close();
+    throw error;
+  }
+}
+
+/**
+ * Cuts off what a crash left incomplete, gives a sparse layer the sidecar that it lacks, and
+ * rewrites a log of which little counts any more.
+ */
+export async function repairUpper(
+  { data, found }: LockedUpper,
+  paths: UpperPaths,
+  log: Logger,
+): Promise<LogFile> {
+  const { kind, torn, entries, hasSidecar } = { kind: found.kind, ...found.log };
+  if (torn !== null) {
+    log.warn({ upper: paths.data }, `${paths.data}: dropped ${torn}: it was never flushed`);
+  }
+  if (kind === 'append') {
+    const { size } = await data.stat();
+    if (size % SECTOR_BYTES !== 0) await data.truncate(size - (size % SECTOR_BYTES));
+  }
+  const isLong = entries > upperLimits.logEntriesKept && entries > 2 * found.count;
+  if (!isLong && (kind === 'append' || hasSidecar)) {
+    return await LogFile.open(paths, kind, found.log);
+  }
+  if (kind === 'append') await rewriteIndex(paths.index, found);
+  else await writeSidecar(paths.data, found.uuid, found);
+  return await LogFile.open(paths, kind, (await readUpper(data, paths)).log);
+}
+
+/** The same log, with those entries only that count. */
+async function rewriteIndex(path: string, entries: LsmtEntryColumns): Promise<void> {
+  const file = await open(path, 'r');
+  try {
+    const header = new Uint8Array(LSMT_BLOCK_BYTES);
+    await file.read(header, 0, LSMT_BLOCK_BYTES, 0);
+    const bytes = new Uint8Array(LSMT_BLOCK_BYTES + entries.count * LSMT_ENTRY_BYTES);
+    bytes.set(header);
+    const words = new Uint32Array(bytes.buffer);
+    for (let row = 0; row < entries.count; row += 1) {
+      const entry = {
+        lba: entries.start[row],
+        sectors: entries.sectors[row],
+        mapped: entries.mapped[row],
+        zeroed: entries.zeroed[row] === 1,
+        tag: 0,
+      };
+      encodeEntry(entry, words, (LSMT_BLOCK_BYTES + row * LSMT_ENTRY_BYTES) / 4);
+    }
+    await writeFileAtomic(path, bytes);
+  } finally {
+    await file.close();
+  }
+}
+
+/** The shared buffers of a layer, filled with what it holds, and the mapping of its data file. */
+export async function shareUpper(
+  { data, found }: LockedUpper,
+  virtualSizeBytes: number,
+): Promise<{ map: UpperMap; shared: SharedUpper; window: FileWindow }> {
+  const { kind, name } = found;
+  checkUpperSize(name, virtualSizeBytes);
+  const { size } = await data.stat();
+  const window = mapGrowingFile(data.fd, windowBytes(found.kind, virtualSizeBytes), name);
+  if (window.sizeBytes < size) {
+    throw new ReplaybdError(
+      'ERR_UPPER_SIZE',
+      `${name}: expected a data file of at most ${window.sizeBytes} bytes, found ${size}`,
+    );
+  }
+  const map: UpperMap = {
+    kind,
+    name,
+    virtualSizeBytes,
+    fd: data.fd,
+    address: window.address,
+    mappedBytes: window.sizeBytes,
+    ...SectorMap.allocate(virtualSizeBytes),
+    state: UpperState.allocate(),
+    log: new SharedArrayBuffer(upperLimits.pendingEntriesMax * LSMT_ENTRY_BYTES),
+  };
+  const shared = new SharedUpper(map);
+  shared.state.append = Math.max(Math.ceil(size / SECTOR_BYTES), LSMT_DATA_SECTOR);
+  shared.state.end = shared.state.append;
+  fillMap(shared.sectors, found, virtualSizeBytes);
+  return { map, shared, window };
+}
+
+/** Room for all that the data file may become. */
+function windowBytes(kind: LsmtUpper['kind'], virtualSizeBytes: number): number {
+  if (kind === 'append') return (upperLimits.dataSectorsMax + 2) * SECTOR_BYTES;
+  const granularity = 2 ** 20;
+  return Math.ceil((LSMT_BLOCK_BYTES + virtualSizeBytes) / granularity) * granularity;
+}
+
+function fillMap(map: SectorMap, entries: LsmtEntryColumns, virtualSizeBytes: number): void {
+  const lbaEnd = virtualSizeBytes / SECTOR_BYTES;
+  for (let row = 0; row < entries.count; row += 1) {
+    const lba = entries.start[row];
+    const sectors = Math.min(entries.sectors[row], lbaEnd - lba);
+    if (sectors <= 0) break;
+    const isZeroed = entries.zeroed[row] === 1;
+    if (!map.prepare(lba, sectors, isZeroed)) {
+      throw new ReplaybdError(
+        'ERR_UPPER_FULL',
+        `the index would need more than ${upperLimits.leavesMax} leaves. Commit the layer.`,
+        { errno: 'ENOSPC' },
+      );
+    }
+    if (isZeroed) map.setZeroed(lba, sectors);
+    else map.setData(lba, sectors, entries.mapped[row]);
+  }
+}

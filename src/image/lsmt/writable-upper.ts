@@ -1,0 +1,375 @@
+import type { FileHandle } from 'node:fs/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
+import { punchHole } from '../../../native/file-space.ts';
+import { unmapWindow, type FileWindow } from '../../../native/memory-map.ts';
+import { messageOf, ReplaybdError } from '../../base/errors.ts';
+import { SECTOR_BYTES, upperLimits } from '../../base/limits.ts';
+import { silentLogger, type Logger } from '../../base/log.ts';
+import { checkUpperSize, type UpperPaths } from './create-upper.ts';
+import { LSMT_BLOCK_BYTES, LSMT_DATA_SECTOR, LSMT_ENTRY_BYTES } from './format.ts';
+import { decodeEntry, type LsmtEntryColumns } from './index-entries.ts';
+import type { LogFile } from './log-file.ts';
+import { lockUpper, repairUpper, shareUpper } from './open-upper.ts';
+import { appendSeal } from './seal-upper.ts';
+import { runKinds } from './sector-map.ts';
+import type { SharedUpper } from './shared-upper.ts';
+import type { UpperKind, UpperMap } from './upper-map.ts';
+import { openUpper, readUpper } from './upper.ts';
+import { gateStates } from './upper-state.ts';
+import { writeVirtualSize } from './virtual-size.ts';
+
+const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
+const POLL_MS = 250;
+const WRITE_ATTEMPTS_MAX = 1000;
+
+export interface OpenUpperOptions {
+  /** Where repairs and failures of background work are told. */
+  log?: Logger;
+  /** The lowers' size, for a layer that states none; it is written to the layer then. */
+  virtualSizeBytes?: number;
+}
+
+/** A layer that was sealed. */
+export interface SealedUpper {
+  /** The former data file, now a read-only layer. */
+  readonly path: string;
+  readonly entries: number;
+}
+
+/**
+ * Opens a writable layer, for this process alone. What a crash left incomplete is dropped, and the
+ * log says so. Errors: ERR_UPPER_OPEN, ERR_UPPER_BUSY, ERR_UPPER_SEALED, ERR_UPPER_SIZE, and those
+ * of openUpper.
+ */
+export async function openWritableUpper(
+  paths: UpperPaths,
+  options: OpenUpperOptions = {},
+): Promise<WritableUpper> {
+  const log = options.log ?? silentLogger;
+  const locked = await lockUpper(paths);
+  let logFile: LogFile | null = null;
+  try {
+    const { virtualSizeBytes: stated, kind } = locked.found;
+    const virtualSizeBytes = stated === 0 ? (options.virtualSizeBytes ?? 0) : stated;
+    checkUpperSize(paths.data, virtualSizeBytes);
+    logFile = await repairUpper(locked, paths, log);
+    if (stated === 0) await writeVirtualSize(paths, kind, virtualSizeBytes);
+    const shared = await shareUpper(locked, virtualSizeBytes);
+    return new WritableUpper({ paths, log, logFile, ...locked, ...shared });
+  } catch (error) {
+    await logFile?.close();
+    await locked.data.close();
+    throw error;
+  }
+}
+
+type OpenedUpper = Awaited<ReturnType<typeof lockUpper>> &
+  Awaited<ReturnType<typeof shareUpper>> & { paths: UpperPaths; log: Logger; logFile: LogFile };
+
+/**
+ * A writable layer as the main thread has it. Other threads write through its `map`; this one owns
+ * the files, writes the log, and makes durable what the others wrote:
+ *
+ *   flush   data fdatasync -> entries to the log file -> log fdatasync -> (sparse) punch, fdatasync
+ *
+ * so that no entry on disk ever leads to data that is not.
+ */
+export class WritableUpper {
+  readonly paths: UpperPaths;
+  readonly kind: UpperKind;
+  readonly uuid: string | null;
+  readonly parentUuid: string | null;
+  readonly #log: Logger;
+  readonly #data: FileHandle;
+  readonly #logFile: LogFile;
+  readonly #poll: NodeJS.Timeout;
+  #map: UpperMap;
+  #shared: SharedUpper;
+  #window: FileWindow;
+  /** Entries taken from the shared log that are not in the log file yet. */
+  #batches: Uint32Array[] = [];
+  /** Ranges of a sparse layer that entries on their way to the disk call zeroed. */
+  #zeroed: { lba: number; sectors: number }[] = [];
+  #isLogDurable = true;
+  #lastDrainMs = performance.now();
+  #running: Promise<void> = Promise.resolve();
+  #nextFlush: Promise<void> | null = null;
+  #isDraining = false;
+  /** Reasons to keep writers out; the gate is open while there are none. */
+  #closers = 0;
+  #opened = Promise.withResolvers<void>();
+  /** Set for good when a flush failed in a way that loses what was acknowledged. */
+  #failure: ReplaybdError | null = null;
+  #isClosed = false;
+
+  constructor(opened: OpenedUpper) {
+    this.paths = opened.paths;
+    this.kind = opened.found.kind;
+    this.uuid = opened.found.uuid;
+    this.parentUuid = opened.found.parentUuid;
+    this.#log = opened.log;
+    this.#data = opened.data;
+    this.#logFile = opened.logFile;
+    this.#map = opened.map;
+    this.#shared = opened.shared;
+    this.#window = opened.window;
+    this.#poll = setInterval(() => this.#drainIfDue(), POLL_MS);
+    this.#poll.unref();
+  }
+
+  /** For other threads: `new SharedUpper(map)`. Another one after `resize`. */
+  get map(): UpperMap {
+    return this.#map;
+  }
+
+  /** This thread's own. */
+  get shared(): SharedUpper {
+    return this.#shared;
+  }
+
+  get virtualSizeBytes(): number {
+    return this.#map.virtualSizeBytes;
+  }
+
+  /** Where the data file's data ends, in bytes, once writers are out. */
+  get dataEndBytes(): number {
+    return this.kind === 'append'
+      ? this.#shared.state.append * SECTOR_BYTES
+      : LSMT_BLOCK_BYTES + this.virtualSizeBytes;
+  }
+
+  /** Writes whole sectors; waits where a thread would be refused. Errors: those of SharedUpper. */
+  async write(offset: number, data: Uint8Array): Promise<void> {
+    await this.#change(() => this.#shared.write(offset, data));
+  }
+
+  /** The range reads as zeros afterwards, and hides what is below, for good. */
+  async discard(offset: number, length: number): Promise<void> {
+    await this.#change(() => this.#shared.discard(offset, length));
+  }
+
+  async #change(attempt: () => boolean): Promise<void> {
+    for (let attempts = 0; attempts < WRITE_ATTEMPTS_MAX; attempts += 1) {
+      this.#assertUsable();
+      if (attempt()) {
+        if (this.#shared.state.logged >= upperLimits.drainEntries) this.#drain();
+        return;
+      }
+      if (this.#closers > 0) await this.#opened.promise;
+      else await this.flush();
+    }
+    throw new ReplaybdError('ERR_UPPER_WRITE', `${this.paths.data}: the log stays full`);
+  }
+
+  /** Resolves when all that was written before the call is durable. ERR_UPPER_FLUSH, ERR_UPPER_FULL. */
+  flush(): Promise<void> {
+    this.#nextFlush ??= this.#afterRunning(() => {
+      this.#nextFlush = null;
+      return this.#writeDown(true);
+    });
+    return this.#nextFlush;
+  }
+
+  /** What the layer holds, exactly as the original has it in memory; everything is flushed first. */
+  async entries(): Promise<LsmtEntryColumns> {
+    await this.flush();
+    return await openUpper(this.paths.data, this.paths.index);
+  }
+
+  /**
+   * Changes the disk's size. What a smaller disk loses is zeros when it grows again. `map` is another
+   * one afterwards, and the old one is retired. ERR_UPPER_SIZE.
+   */
+  async resize(virtualSizeBytes: number): Promise<void> {
+    checkUpperSize(this.paths.data, virtualSizeBytes);
+    const lost = this.virtualSizeBytes - virtualSizeBytes;
+    if (lost > 0) await this.discard(virtualSizeBytes, lost);
+    await this.shutOut();
+    try {
+      await this.flush();
+      await writeVirtualSize(this.paths, this.kind, virtualSizeBytes);
+      const found = await readUpper(this.#data, this.paths);
+      const next = await shareUpper({ data: this.#data, found }, virtualSizeBytes);
+      this.#shared.state.gate = gateStates.retired;
+      unmapWindow(this.#window);
+      this.#map = next.map;
+      this.#shared = next.shared;
+      this.#window = next.window;
+    } finally {
+      this.letIn();
+    }
+  }
+
+  /**
+   * Makes the data file a read-only layer and closes the upper; the index file and the sidecar stay,
+   * and mean nothing any more. ERR_LSMT_ENTRIES.
+   */
+  async seal(): Promise<SealedUpper> {
+    await this.shutOut();
+    await this.flush();
+    try {
+      const entries = await readUpper(this.#data, this.paths);
+      await appendSeal(this.#data, this.paths.data, this.dataEndBytes, entries);
+      return { path: this.paths.data, entries: entries.count };
+    } finally {
+      await this.close();
+    }
+  }
+
+  /** Keeps writers out, and resolves when none is inside any more. Calls nest. */
+  async shutOut(): Promise<void> {
+    const { state } = this.#shared;
+    if (this.#closers === 0) this.#opened = Promise.withResolvers();
+    this.#closers += 1;
+    if (state.gate === gateStates.open) state.gate = gateStates.closed;
+    for (let looks = 0; state.inside > 0; looks += 1) {
+      // A write that the kernel slows down may take a while.
+      await (looks < 10 ? setImmediate() : sleep(1));
+    }
+  }
+
+  /** Undoes one `shutOut`. */
+  letIn(): void {
+    this.#closers -= 1;
+    if (this.#closers > 0) return;
+    const { state } = this.#shared;
+    if (state.gate === gateStates.closed) state.gate = gateStates.open;
+    this.#opened.resolve();
+  }
+
+  /** No thread reads or writes through the map any more: another device state has taken its place. */
+  retire(): void {
+    this.#shared.state.gate = gateStates.retired;
+  }
+
+  /** Flushes and closes the files. No other thread may use the map any more. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    clearInterval(this.#poll);
+    try {
+      await this.shutOut();
+      if (this.#failure === null) await this.flush();
+    } finally {
+      this.retire();
+      this.#opened.resolve();
+      unmapWindow(this.#window);
+      await this.#logFile.close();
+      await this.#data.close();
+    }
+  }
+
+  #drainIfDue(): void {
+    const { logged } = this.#shared.state;
+    if (logged === 0) return;
+    const isOld = performance.now() - this.#lastDrainMs > upperLimits.drainMs;
+    if (isOld || logged >= upperLimits.drainEntries) this.#drain();
+  }
+
+  /** Writes entries down in the background. */
+  #drain(): void {
+    if (this.#isDraining) return;
+    this.#isDraining = true;
+    this.#afterRunning(() => this.#writeDown(false)).then(
+      () => void (this.#isDraining = false),
+      (error: unknown) => {
+        this.#isDraining = false;
+        this.#log.error({ upper: this.paths.data, err: error }, messageOf(error));
+      },
+    );
+  }
+
+  #afterRunning(work: () => Promise<void>): Promise<void> {
+    const turn = this.#running.then(work, work);
+    this.#running = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #writeDown(mustBeDurable: boolean): Promise<void> {
+    this.#assertUsable();
+    const { state } = this.#shared;
+    this.#lastDrainMs = performance.now();
+    const isDirty = state.takeDirty();
+    this.#takeLogged();
+    if (isDirty) await this.#syncing(() => this.#data.datasync());
+    for (let batch = this.#batches[0]; batch !== undefined; batch = this.#batches[0]) {
+      await this.#logFile.append(batch);
+      this.#batches.shift();
+      this.#isLogDurable = false;
+    }
+    if (!mustBeDurable && this.#zeroed.length === 0) return;
+    if (!this.#isLogDurable) await this.#syncing(() => this.#logFile.sync());
+    this.#isLogDurable = true;
+    if (this.#zeroed.length > 0) await this.#punchZeroed();
+  }
+
+  /** Moves the shared log's entries to `#batches`. */
+  #takeLogged(): void {
+    const { state } = this.#shared;
+    state.lock();
+    const entries = state.logged;
+    const words = new Uint32Array(this.#map.log, 0, entries * ENTRY_WORDS).slice();
+    state.logged = 0;
+    state.unlock();
+    if (entries === 0) return;
+    this.#batches.push(words);
+    if (this.kind !== 'sparse') return;
+    for (let at = 0; at < words.length; at += ENTRY_WORDS) {
+      const { lba, sectors, zeroed } = decodeEntry(words, at);
+      if (zeroed) this.#zeroed.push({ lba, sectors });
+    }
+  }
+
+  /**
+   * Gives back the blocks of what was zeroed and still is, now that the sidecar says so: not before,
+   * as after a crash a hole without an entry would show what is below. And durably, as data that is
+   * found in the place of zeros counts as data.
+   */
+  async #punchZeroed(): Promise<void> {
+    await this.shutOut();
+    try {
+      const { sectors: index } = this.#shared;
+      for (const { lba, sectors } of this.#zeroed) {
+        for (let done = 0; done < sectors;) {
+          const count = index.find(lba + done, sectors - done);
+          const offset = (LSMT_DATA_SECTOR + lba + done) * SECTOR_BYTES;
+          if (index.kind === runKinds.zeroed) {
+            punchHole(this.#data.fd, offset, count * SECTOR_BYTES);
+          }
+          done += count;
+        }
+      }
+      this.#zeroed = [];
+    } finally {
+      this.letIn();
+    }
+    await this.#syncing(() => this.#data.datasync());
+  }
+
+  /**
+   * After a sync that failed nobody knows what is on disk, and the next one would succeed without
+   * having written it: the layer takes no writes any more.
+   */
+  async #syncing(sync: () => Promise<void>): Promise<void> {
+    try {
+      await sync();
+    } catch (error) {
+      this.#failure = new ReplaybdError(
+        'ERR_UPPER_FLUSH',
+        `${this.paths.data}: what was written could not be made durable: ${messageOf(error)}. ` +
+          'Detach the device and check the disk.',
+        { cause: error },
+      );
+      this.#closers += 1;
+      this.#shared.state.gate = gateStates.closed;
+      this.#opened.resolve();
+      throw this.#failure;
+    }
+  }
+
+  #assertUsable(): void {
+    if (this.#failure !== null) throw this.#failure;
+    if (!this.#shared.isRetired) return;
+    throw new ReplaybdError('ERR_UPPER_CLOSED', `${this.paths.data}: the layer is closed`);
+  }
+}
