@@ -34,9 +34,10 @@ export function blockCodec(name: BlockCodecName): BlockCodec {
  */
 export function systemCodec(name: BlockCodecName): BlockCodec | null {
   try {
+    // Deeply bound: Node has a libzstd of its own inside, whose functions this one would call.
     return name === 'lz4'
-      ? systemLz4(koffi.load('liblz4.so.1'))
-      : systemZstd(koffi.load('libzstd.so.1'));
+      ? systemLz4(koffi.load('liblz4.so.1', { deep: true }))
+      : systemZstd(koffi.load('libzstd.so.1', { deep: true }));
   } catch {
     return null;
   }

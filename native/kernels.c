@@ -220,10 +220,11 @@ __attribute__((constructor)) static void set_up(void)
 #endif
     stay_loaded();
     pthread_key_create(&scratch_key, free_scratch);
-    void *lz4 = dlopen("liblz4.so.1", RTLD_NOW);
+    /* Deeply bound: Node has a libzstd of its own inside, whose functions theirs would call. */
+    void *lz4 = dlopen("liblz4.so.1", RTLD_NOW | RTLD_DEEPBIND);
     if (lz4 != NULL)
         lz4_decompress = dlsym(lz4, "LZ4_decompress_safe");
-    void *zstd = dlopen("libzstd.so.1", RTLD_NOW);
+    void *zstd = dlopen("libzstd.so.1", RTLD_NOW | RTLD_DEEPBIND);
     if (zstd != NULL) {
         zstd_create = dlsym(zstd, "ZSTD_createDCtx");
         zstd_free = dlsym(zstd, "ZSTD_freeDCtx");

@@ -61,10 +61,11 @@ static void free_encoder(void *encoder)
 
 __attribute__((constructor)) static void set_up(void)
 {
-    void *lz4 = dlopen("liblz4.so.1", RTLD_NOW);
+    /* Deeply bound, as in kernels.c: another libzstd compresses to other bytes. */
+    void *lz4 = dlopen("liblz4.so.1", RTLD_NOW | RTLD_DEEPBIND);
     if (lz4 != NULL)
         lz4_compress = dlsym(lz4, "LZ4_compress_default");
-    void *zstd = dlopen("libzstd.so.1", RTLD_NOW);
+    void *zstd = dlopen("libzstd.so.1", RTLD_NOW | RTLD_DEEPBIND);
     if (zstd == NULL || pthread_key_create(&zstd_key, free_encoder) != 0)
         return;
     zstd_create = dlsym(zstd, "ZSTD_createCCtx");

@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import {
   digestOfDisk,
   exportToFile,
@@ -6,6 +6,8 @@ import {
   type ExportFileOptions,
   type ExportSource,
 } from '../image/export.ts';
+import { exportToQcow2 } from '../image/tools/export-qcow2.ts';
+import type { DiskFormat } from '../image/tools/import.ts';
 import { withInput } from './input.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, interruptible, ProgressLine } from './terminal.ts';
@@ -13,16 +15,22 @@ import { formatBytes, interruptible, ProgressLine } from './terminal.ts';
 interface ExportFlags extends RuntimeFlags {
   sha256?: boolean;
   force?: boolean;
+  format: DiskFormat;
 }
 
 /** `replaybd export`. */
 export function register(program: Command): void {
   const command = program
     .command('export')
-    .description("write an image's merged disk as a raw, sparse file")
+    .description("write an image's merged disk as a raw, sparse file, or as a qcow2 image")
     .argument(
       '<paths...>',
       'a config.v1.json or layer files, bottom first; then the file to write, or - for stdout',
+    )
+    .addOption(
+      new Option('--format <name>', 'raw, or qcow2 (through qemu-img)')
+        .choices(['raw', 'qcow2'])
+        .default('raw'),
     )
     .option('--sha256', 'write nothing; print the SHA-256 of the whole disk')
     .option('-f, --force', 'replace the file if it is there already');
@@ -36,6 +44,9 @@ async function run(paths: string[], flags: ExportFlags, command: Command): Promi
   if (inputs.length === 0 || target === undefined) {
     command.error('error: name the file to write, "-" for standard output, or give --sha256');
   }
+  if (target === '-' && flags.format === 'qcow2') {
+    command.error('error: a qcow2 image cannot be written to standard output');
+  }
   await interruptible((signal) =>
     withInput(inputs, flags, async ({ source }) => {
       const progress = new ProgressLine();
@@ -43,7 +54,8 @@ async function run(paths: string[], flags: ExportFlags, command: Command): Promi
       const onProgress = (done: number) => progress.show(`${formatBytes(done)} of ${total}`);
       try {
         const replace = flags.force ?? false;
-        await write(source, isDigest ? null : target, { onProgress, signal, replace });
+        const options = { onProgress, signal, replace };
+        await write(source, isDigest ? null : target, flags.format, options);
       } finally {
         progress.clear();
       }
@@ -54,9 +66,11 @@ async function run(paths: string[], flags: ExportFlags, command: Command): Promi
 async function write(
   source: ExportSource,
   target: string | null,
+  format: DiskFormat,
   options: ExportFileOptions,
 ): Promise<void> {
   if (target === null) process.stdout.write(`${await digestOfDisk(source, options)}\n`);
   else if (target === '-') await exportToStream(source, process.stdout, options);
+  else if (format === 'qcow2') await exportToQcow2(source, target, options);
   else await exportToFile(source, target, options);
 }

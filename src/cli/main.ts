@@ -16,6 +16,10 @@ const MODULES: Readonly<Record<string, string>> = {
   detach: 'control',
   play: 'play',
   export: 'export',
+  import: 'import',
+  commit: 'commit',
+  merge: 'merge',
+  zfile: 'zfile',
   inspect: 'inspect',
   image: 'image',
   convert: 'convert',
@@ -40,7 +44,11 @@ for (const name of new Set(asked)) {
 }
 
 try {
-  await program.parseAsync();
+  // overlaybd's tools write their flags with underscores: --commit_sealed.
+  const words = process.argv.map((word) =>
+    word.replace(/^--[a-z0-9_]+/, (name) => name.replaceAll('_', '-')),
+  );
+  await program.parseAsync(words);
 } catch (error) {
   const code = error instanceof ReplaybdError ? ` (${error.code})` : '';
   process.stderr.write(`replaybd: ${messageOf(error)}${code}\n`);

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
 import { SECTOR_BYTES } from '../base/limits.ts';
 import { FileSink } from './byte-sink.ts';
@@ -45,13 +46,20 @@ export async function exportToFile(
   path: string,
   options: ExportFileOptions = {},
 ): Promise<void> {
-  await writeOutputFile(path, options, async (file) => {
-    await file.truncate(source.virtualSizeBytes);
-    const sink = new FileSink(file);
-    for await (const { offset, data } of stretches(source, Infinity, options)) {
-      if (data !== null) await sink.patch(offset, data);
-    }
-  });
+  await writeOutputFile(path, options, (file) => exportInto(file, source, options));
+}
+
+/** As exportToFile, into an empty file. */
+export async function exportInto(
+  file: FileHandle,
+  source: ExportSource,
+  options: ExportOptions = {},
+): Promise<void> {
+  await file.truncate(source.virtualSizeBytes);
+  const sink = new FileSink(file);
+  for await (const { offset, data } of stretches(source, Infinity, options)) {
+    if (data !== null) await sink.patch(offset, data);
+  }
 }
 
 /**

@@ -5,7 +5,9 @@ import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { readImageConfig, resolveLower, type ImageConfig, type LowerLocation } from './config.ts';
 import { exportSource } from './export-source.ts';
 import type { ExportSource } from './export.ts';
+import { openFileBytes } from './file-bytes.ts';
 import type { LayerBytes } from './layer-bytes.ts';
+import type { LsmtEntryColumns } from './lsmt/index-entries.ts';
 import { mergeLayers } from './lsmt/merged-index.ts';
 import { openUpper, type LsmtUpper } from './lsmt/upper.ts';
 import { openIndexedStack, type IndexedStack } from './stack.ts';
@@ -19,6 +21,9 @@ export interface OpenedInput {
   readonly upper: LsmtUpper | null;
   /** Lowers and upper as one disk. */
   readonly source: ExportSource;
+  /** What they are merged from, bottom first: their indexes, and the files these point into. */
+  readonly entries: readonly LsmtEntryColumns[];
+  readonly bytes: readonly LayerBytes[];
   close(): Promise<void>;
 }
 
@@ -57,18 +62,19 @@ export async function openInput(
     const blobs = await Promise.all(opening);
     const stack = await openIndexedStack(blobs);
     const bytes = stack.layers.map((layer) => layer.container.bytes);
+    const entries: LsmtEntryColumns[] = stack.layers.map((layer) => layer.lsmt);
     const upper = await openConfiguredUpper(config);
     if (upper === null) {
       const source = exportSource(bytes, stack.map.index, stack.map.virtualSizeBytes);
-      return { config, stack, upper, source, close };
+      return { config, stack, upper, source, entries, bytes, close };
     }
-    const file = await open(upper.name, 'r');
+    const file = await openFileBytes(upper.name);
     closers.push(() => file.close());
-    bytes.push(await fileBytes(file, upper.name));
+    bytes.push(file);
+    entries.push(upper);
     const virtualSizeBytes = upper.virtualSizeBytes || stack.map.virtualSizeBytes;
-    const entries = [...stack.layers.map((layer) => layer.lsmt), upper];
     const source = exportSource(bytes, mergeLayers(entries, virtualSizeBytes), virtualSizeBytes);
-    return { config, stack, upper, source, close };
+    return { config, stack, upper, source, entries, bytes, close };
   } catch (error) {
     await close();
     throw error;
@@ -104,19 +110,6 @@ function locateLowers(config: ImageConfig): Promise<LowerLocation[]> {
 async function openConfiguredUpper(config: ImageConfig | null): Promise<LsmtUpper | null> {
   if (config === null || config.upper.data === '' || config.upper.index === '') return null;
   return openUpper(config.upper.data, config.upper.index);
-}
-
-async function fileBytes(file: FileHandle, name: string): Promise<LayerBytes> {
-  const { size } = await file.stat();
-  const read = async (offset: number, length: number) => {
-    const { buffer, bytesRead } = await file.read(new Uint8Array(length), 0, length, offset);
-    if (bytesRead === length) return buffer;
-    throw new ReplaybdError(
-      'ERR_INPUT_READ',
-      `${name}: expected ${length} bytes at ${offset}, found ${bytesRead}: it shrank meanwhile`,
-    );
-  };
-  return { name, sizeBytes: size, read };
 }
 
 async function refuseRemote(location: LowerLocation & { kind: 'remote' }): Promise<Blob> {

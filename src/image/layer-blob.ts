@@ -1,5 +1,6 @@
 import {
   createReadKernel,
+  OPS_MAX,
   readResult,
   type ReadFailure,
   type ReadKernel,
@@ -9,7 +10,7 @@ import { codeOf, ReplaybdError } from '../base/errors.ts';
 import { GRANULE_BYTES, layerBlobLimits } from '../base/limits.ts';
 import { alignToGranules, type ByteRange } from '../base/range.ts';
 import { BlobReader } from './blob-reader.ts';
-import type { LayerBytes } from './layer-bytes.ts';
+import type { LayerBytes, LayerPiece } from './layer-bytes.ts';
 import { JUMP_TABLE_GROUP_SHIFT, type LayerMap, type ZFileMap } from './stack-map.ts';
 import { peelTar, TAR_PROBE_BYTES } from './tar-wrapper.ts';
 import { hasZFileMagic } from './zfile/format.ts';
@@ -161,6 +162,22 @@ class LayerBlobBytes implements LayerBytes {
       `${this.name}: bytes are evicted faster than they can be read. ` +
         'Give the cache a larger quota.',
     );
+  }
+
+  async readPieces(pieces: readonly LayerPiece[], into: Uint8Array): Promise<void> {
+    for (let at = 0; at < pieces.length; at += OPS_MAX) {
+      const some = pieces.slice(at, at + OPS_MAX);
+      const { ops } = this.#kernel;
+      ops.clear();
+      for (const { offset, length, target } of some) ops.push(0, offset, length, target);
+      if (this.#kernel.run(into) === readResult.ok) continue;
+      // Something is not local, or damaged: each piece sees to itself.
+      await Promise.all(
+        some.map(async ({ offset, length, target }) => {
+          into.set(await this.read(offset, length), target);
+        }),
+      );
+    }
   }
 
   #readNow(offset: number, into: Uint8Array): ReadFailure | null {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { sha256OfFile } from '../../base/file-digest.ts';
 import { SECTOR_BYTES } from '../../base/limits.ts';
 import { writeLayer } from '../layer-writer.ts';
 import type { LsmtExtent } from '../lsmt/writer.ts';
@@ -80,12 +80,4 @@ export async function writeLayerFile(
   } finally {
     await file.close();
   }
-}
-
-async function sha256OfFile(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) {
-    hash.update(chunk as Buffer);
-  }
-  return hash.digest('hex');
 }

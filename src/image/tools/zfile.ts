@@ -1,0 +1,132 @@
+import { createReadStream } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
+import { openLocalBlob } from '../../blob/local-blob.ts';
+import { messageOf, ReplaybdError } from '../../base/errors.ts';
+import { BufferedSink, FileSink } from '../byte-sink.ts';
+import { openLayerBlob } from '../layer-blob.ts';
+import { writeOutputFile, type OutputFileOptions } from '../output-file.ts';
+import { TarWrapperSink } from '../tar-wrapper.ts';
+import type { ZFileFacts } from '../zfile/reader.ts';
+import { ZFileWriter, type WrittenZFile, type ZFileWriterOptions } from '../zfile/writer.ts';
+
+/** Read, or decoded, at a time. */
+const CHUNK_BYTES = 1024 * 1024;
+
+export interface ZFileOptions {
+  onProgress?: ((plainBytes: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+export interface CompressOptions extends ZFileOptions, OutputFileOptions {
+  coding: ZFileWriterOptions;
+  /** Wrap the ZFile as registries store layers. */
+  tar: boolean;
+}
+
+/** What was compressed into `target`. */
+export interface Compressed extends WrittenZFile {
+  target: string;
+  /** Of the target, a tar around the ZFile included. */
+  sizeBytes: number;
+}
+
+/**
+ * Compresses a file, or a stream such as standard input, into a ZFile: `overlaybd-zfile`. The bytes
+ * are the original's, whose header is not rewritten at the end; unlike there, a stream that comes in
+ * small pieces is cut into whole blocks.
+ */
+export async function compressToZFile(
+  source: string | AsyncIterable<unknown>,
+  target: string,
+  options: CompressOptions,
+): Promise<Compressed> {
+  return await writeOutputFile(target, options, async (file) => {
+    const plain = new FileSink(file);
+    const tar = options.tar ? new TarWrapperSink(plain) : null;
+    const writer = new ZFileWriter(tar ?? plain, { ...options.coding, overwriteHeader: false });
+    try {
+      let bytes = 0;
+      for await (const chunk of chunksOf(source)) {
+        options.signal?.throwIfAborted();
+        await writer.write(chunk);
+        bytes += chunk.length;
+        options.onProgress?.(bytes);
+      }
+      const written = await writer.finish();
+      await tar?.finish();
+      return { ...written, target, sizeBytes: plain.bytesWritten };
+    } finally {
+      await writer.settle();
+    }
+  });
+}
+
+/** A failure to read must not be taken for one to write. */
+async function* chunksOf(source: string | AsyncIterable<unknown>): AsyncGenerator<Uint8Array> {
+  const isPath = typeof source === 'string';
+  const stream = isPath ? createReadStream(source, { highWaterMark: CHUNK_BYTES }) : source;
+  try {
+    for await (const chunk of stream) yield chunk as Uint8Array;
+  } catch (error) {
+    const name = isPath ? source : 'standard input';
+    const message = `${name}: cannot be read: ${messageOf(error)}`;
+    throw new ReplaybdError('ERR_FILE_READ', message, { cause: error });
+  }
+}
+
+/** Writes what a ZFile, in a tar or not, holds: `overlaybd-zfile -x`. Errors: ERR_ZFILE_*. */
+export async function extractZFile(
+  source: string,
+  target: string,
+  options: ZFileOptions & OutputFileOptions,
+): Promise<ZFileFacts> {
+  return await writeOutputFile(target, options, (file) => extractInto(file, source, options));
+}
+
+async function extractInto(
+  file: FileHandle,
+  source: string,
+  options: ZFileOptions,
+): Promise<ZFileFacts> {
+  const sink = new BufferedSink(new FileSink(file));
+  try {
+    const facts = await decodeAll(source, options, (bytes) => sink.write(bytes));
+    await sink.flush();
+    return facts;
+  } finally {
+    await sink.settle();
+  }
+}
+
+/** Decodes every block and checks its CRC: `overlaybd-zfile --verify`. Errors: ERR_ZFILE_*. */
+export async function verifyZFile(source: string, options: ZFileOptions): Promise<ZFileFacts> {
+  return await decodeAll(source, options, async () => undefined);
+}
+
+async function decodeAll(
+  source: string,
+  { onProgress, signal }: ZFileOptions,
+  use: (bytes: Uint8Array) => Promise<void>,
+): Promise<ZFileFacts> {
+  const blob = await openLocalBlob(source);
+  try {
+    const { facts, bytes } = await openLayerBlob(blob);
+    if (facts.zfile === null) {
+      throw new ReplaybdError(
+        'ERR_ZFILE_MAGIC',
+        `${source}: expected a ZFile, in a tar or not, found something else.`,
+      );
+    }
+    for (let at = 0; at < bytes.sizeBytes; at += CHUNK_BYTES) {
+      signal?.throwIfAborted();
+      const chunk = await bytes.read(at, Math.min(CHUNK_BYTES, bytes.sizeBytes - at));
+      await use(chunk);
+      onProgress?.(at + chunk.length);
+      // Decoding answers at once: without this no signal would arrive.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return facts.zfile;
+  } finally {
+    await blob.close();
+  }
+}
