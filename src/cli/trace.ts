@@ -1,10 +1,14 @@
 import type { Command } from 'commander';
 import { writeFileAtomic } from '../base/atomic-file.ts';
 import { ReplaybdError } from '../base/errors.ts';
+import { overlaybdTraceLimits } from '../base/limits.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { formatSummary, summariseTrace } from '../trace/describe.ts';
+import { formatOverlaybdSummary, summariseOverlaybdTrace } from '../trace/overlaybd/describe.ts';
+import { decodeOverlaybdTrace, hasOverlaybdTraceMagic } from '../trace/overlaybd/format.ts';
 import { listTraces, pullTrace, pushTrace, WORKLOAD_ANNOTATION } from '../trace/referrer.ts';
 import { imageKey, readTraceFile, TraceStore } from '../trace/store.ts';
+import { registerOverlaybd } from './trace-overlaybd.ts';
 import {
   addRegistryOptions,
   addTraceFolderOption,
@@ -52,16 +56,28 @@ export function register(program: Command): void {
     .description('list the traces of an image in its registry, or of the local store')
     .argument('[image]', 'registry reference')
     .action(list);
+  registerOverlaybd(trace);
 }
 
 async function show(file: string, flags: { json?: boolean }): Promise<void> {
-  const bytes = await readTraceFile(file);
+  const bytes = await readTraceFile(file, overlaybdTraceLimits.fileBytesMax);
+  if (hasOverlaybdTraceMagic(bytes)) {
+    const facts = summariseOverlaybdTrace(decodeOverlaybdTrace(bytes, file), bytes.length);
+    process.stdout.write(flags.json === true ? json(facts) : formatOverlaybdSummary(facts));
+    return;
+  }
   const summary = summariseTrace(decodeTrace(bytes, file), bytes.length);
   process.stdout.write(flags.json === true ? json(summary) : formatSummary(summary));
 }
 
 async function verify(file: string, flags: { json?: boolean }): Promise<void> {
-  const bytes = await readTraceFile(file);
+  const bytes = await readTraceFile(file, overlaybdTraceLimits.fileBytesMax);
+  if (hasOverlaybdTraceMagic(bytes)) {
+    const facts = { file, ok: true, records: decodeOverlaybdTrace(bytes, file).count };
+    const text = `${file}: sound, ${facts.records} records of overlaybd\n`;
+    process.stdout.write(flags.json === true ? json(facts) : text);
+    return;
+  }
   const { records, plan } = decodeTrace(bytes, file);
   const facts = { file, ok: true, records: records.count, planRanges: plan.count };
   const text = `${file}: sound, ${facts.records} records, ${facts.planRanges} plan ranges\n`;

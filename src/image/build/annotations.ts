@@ -10,12 +10,15 @@ export const annotation = {
   accelerationLayer: 'containerd.io/snapshot/overlaybd/acceleration-layer',
 } as const;
 
+/** Of the format of native layers. */
+export const LAYER_VERSION = '0.1.0';
+
 /** The annotations of a native ext4 layer. */
 export function layerAnnotations(digest: string, sizeBytes: number): Record<string, string> {
   return {
     [annotation.blobDigest]: digest,
     [annotation.blobSize]: String(sizeBytes),
     [annotation.fsType]: 'ext4',
-    [annotation.version]: '0.1.0',
+    [annotation.version]: LAYER_VERSION,
   };
 }

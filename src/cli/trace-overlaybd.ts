@@ -1,0 +1,192 @@
+import type { Command } from 'commander';
+import { writeFileAtomic } from '../base/atomic-file.ts';
+import { ReplaybdError } from '../base/errors.ts';
+import { accelerationFiles } from '../daemon/acceleration-files.ts';
+import { traceOfForeign } from '../daemon/foreign-trace.ts';
+import { withTraceImage } from '../daemon/trace-image.ts';
+import { pushAccelerated } from '../image/build/acceleration-image.ts';
+import { digestOf } from '../registry/digest.ts';
+import { decodeTrace } from '../trace/decode.ts';
+import { encodeTraceWithinLimit } from '../trace/encode.ts';
+import { packAccelerationLayer } from '../trace/overlaybd/acceleration-layer.ts';
+import { readAnyTrace, type AnyTrace } from '../trace/overlaybd/any-trace.ts';
+import { exportOverlaybdTrace } from '../trace/overlaybd/export.ts';
+import { encodeOverlaybdTrace } from '../trace/overlaybd/format.ts';
+import type { ImportTarget } from '../trace/overlaybd/import.ts';
+import { readTraceFile } from '../trace/store.ts';
+import { describeWorkload } from '../trace/trace.ts';
+import { addRuntimeOptions, openRuntime, type RuntimeFlags } from './runtime-options.ts';
+import { interruptible } from './terminal.ts';
+
+interface ConvertFlags extends RuntimeFlags {
+  image: string;
+  output: string;
+  json?: boolean;
+}
+
+interface ImportFlags extends ConvertFlags {
+  overlaybd?: boolean;
+  paths?: boolean;
+  workload?: string[];
+}
+
+interface PackFlags extends RuntimeFlags {
+  output?: string;
+  push?: string;
+  json?: boolean;
+}
+
+const IMAGE = 'config.v1.json or a registry reference: whose layers the trace is about';
+
+/** `replaybd trace import`, `trace export` and `trace pack-layer`. */
+export function registerOverlaybd(trace: Command): void {
+  addRuntimeOptions(trace.command('import'))
+    .description("make a trace of overlaybd's own trace, or of a list of paths in the image")
+    .argument('<file>', "overlaybd's trace, or lines of paths; told apart by their first bytes")
+    .option('--overlaybd', "refuse anything but overlaybd's trace")
+    .option('--paths', 'refuse anything but a list of paths; a path that ends with / is a tree')
+    .requiredOption('--image <image>', IMAGE)
+    .requiredOption('-o, --output <file>', 'the trace to write')
+    .option('--workload <word...>', 'names the workload')
+    .option('--json', 'print what was taken over as JSON')
+    .action(importTrace);
+  addRuntimeOptions(trace.command('export'))
+    .description("make overlaybd's own trace of a trace")
+    .argument('<trace>', 'a trace file')
+    .option('--overlaybd', "overlaybd's 24-byte records; the only format there is, and the default")
+    .requiredOption('--image <image>', IMAGE)
+    .requiredOption('-o, --output <file>', 'the file to write')
+    .option('--json', 'print what was written as JSON')
+    .action(exportTrace);
+  addRuntimeOptions(trace.command('pack-layer'))
+    .description("put a trace on top of an image, as overlaybd's acceleration layer")
+    .argument('<image>', 'registry reference, or with --output alone a config.v1.json')
+    .argument('<file>', "a trace, overlaybd's trace, or a list of paths")
+    .option(
+      '--push <reference>',
+      "push the image with the layer: another tag of the image's repository",
+    )
+    .option('-o, --output <file>', "write the layer's tar to a file")
+    .option('--json', 'print the digests as JSON')
+    .action(packLayer);
+}
+
+async function importTrace(file: string, flags: ImportFlags): Promise<void> {
+  const source = await readForeign(file, flags);
+  const workload = describeWorkload(flags.workload ?? [], []);
+  const { trace, facts } = await withImage(flags, flags.image, workload, (target, signal) =>
+    traceOfForeign(source, target, flags.image, signal),
+  );
+  await writeFileAtomic(flags.output, encodeTraceWithinLimit(trace));
+  const told = { ...facts, records: trace.records.count, planRanges: trace.plan.count };
+  if (flags.json === true) {
+    print(JSON.stringify(told));
+    return;
+  }
+  for (const path of facts.missing) complain(`${path}: not in the image`);
+  for (const { path, reason } of facts.failed) complain(`${path}: ${reason}`);
+  const taken =
+    facts.kind === 'paths'
+      ? `${facts.files} files (${facts.missing.length} paths missing, ${facts.failed.length} failed)`
+      : `${facts.reads} reads (${facts.foreignReads} of no layer of the image)`;
+  print(`${flags.output}: ${told.records} records, ${told.planRanges} plan ranges of ${taken}`);
+}
+
+async function exportTrace(file: string, flags: ConvertFlags): Promise<void> {
+  const source = decodeTrace(await readTraceFile(file), file);
+  const exported = await withImage(flags, flags.image, source.workload, async (target) =>
+    exportOverlaybdTrace(source, target.image, target.stack),
+  );
+  await writeFileAtomic(flags.output, encodeOverlaybdTrace(exported.trace));
+  const { foreignBytes } = exported;
+  const records = exported.trace.count;
+  const text = `${flags.output}: ${records} records, ${foreignBytes} bytes of other layers left out`;
+  print(flags.json === true ? JSON.stringify({ records, foreignBytes }) : text);
+}
+
+async function packLayer(
+  image: string,
+  file: string,
+  flags: PackFlags,
+  command: Command,
+): Promise<void> {
+  const { push, output } = flags;
+  if (push === undefined && output === undefined) {
+    command.error('error: say where the layer goes: --push REF, --output FILE or both');
+  }
+  const source = await readAnyTrace(file);
+  const workload = describeWorkload([], []);
+  const done = await withRuntime(flags, async (runtime, signal) => {
+    const files = await withTraceImage(
+      runtime,
+      image,
+      workload,
+      (target) => accelerationFiles(source, target, image, signal),
+      signal,
+    );
+    const layer = packAccelerationLayer(files);
+    if (output !== undefined) await writeFileAtomic(output, layer);
+    const manifest =
+      push === undefined ? null : await pushAccelerated(runtime.client, image, push, layer);
+    return { layer: digestOf(layer), layerBytes: layer.length, manifest };
+  });
+  if (flags.json === true) {
+    print(JSON.stringify(done));
+    return;
+  }
+  print(`layer ${done.layer} ${done.layerBytes} bytes`);
+  if (done.manifest !== null) print(`image ${done.manifest}`);
+}
+
+async function readForeign(
+  file: string,
+  flags: ImportFlags,
+): Promise<Exclude<AnyTrace, { kind: 'replaybd' }>> {
+  const found = await readAnyTrace(file);
+  const isWanted =
+    (flags.overlaybd !== true || found.kind === 'overlaybd') &&
+    (flags.paths !== true || found.kind === 'paths');
+  if (isWanted && found.kind !== 'replaybd') return found;
+  const expected =
+    flags.overlaybd === true ? "overlaybd's trace" : "overlaybd's trace or a list of paths";
+  const kinds = { replaybd: 'a trace of replaybd', overlaybd: "overlaybd's trace", paths: 'text' };
+  throw new ReplaybdError(
+    'ERR_TRACE_MAGIC',
+    `${file}: expected ${flags.paths === true ? 'a list of paths' : expected}, ` +
+      `found ${kinds[found.kind]}.`,
+  );
+}
+
+function withImage<T>(
+  flags: RuntimeFlags,
+  image: string,
+  workload: ImportTarget['workload'],
+  work: (target: ImportTarget, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  return withRuntime(flags, (runtime, signal) =>
+    withTraceImage(runtime, image, workload, (target) => work(target, signal), signal),
+  );
+}
+
+/** A runtime for as long as `work` takes; Ctrl-C ends that. */
+async function withRuntime<T>(
+  flags: RuntimeFlags,
+  work: (runtime: Awaited<ReturnType<typeof openRuntime>>, signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const runtime = await openRuntime(flags);
+  try {
+    return await interruptible((signal) => work(runtime, signal));
+  } finally {
+    await runtime.close();
+  }
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** Names of an untrusted image, for a terminal: quoted where they are more than plain text. */
+function complain(text: string): void {
+  const isPlain = /^[\x20-\x7e]*$/.test(text);
+  process.stderr.write(`${isPlain ? text : JSON.stringify(text)}\n`);
+}
