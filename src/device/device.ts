@@ -1,35 +1,14 @@
-import type { Blob } from '../blob/blob.ts';
-import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { SECTOR_BYTES } from '../base/limits.ts';
-import type { Clock } from '../base/clock.ts';
-import { mergeRanges, type ByteRange } from '../base/range.ts';
-import type { Logger } from '../base/log.ts';
-import type { ReadFailure } from '../../native/kernels.ts';
 import type { Stack } from '../image/stack.ts';
-import type { MissSource } from '../prefetch/quality.ts';
 import type { BlockDevice, DeviceExtent, SharedDevice } from './block-device.ts';
 import { CachedReader } from './cached-reader.ts';
+import { extentsOf, MissReader, stackData, type MissOptions } from './miss-reader.ts';
 
-/** How often a block that fails its checksum is fetched again before the guest sees EIO. */
-const VERIFY_ATTEMPTS_MAX = 3;
-/** Rounds of "fetch what is missing, try again": granules may be evicted between the two. */
-const ROUNDS_MAX = 8;
+export type { MissObserver } from './miss-reader.ts';
 
-/** What a device tells whoever watches its misses (quality counters). */
-export interface MissObserver {
-  /** A guest's read that found something missing: called before anything is fetched for it. */
-  onMiss(offset: number, length: number): MissSource;
-  /** The miss was answered, or failed, after `latencyMs`. */
-  onMissDone(latencyMs: number, error: ReplaybdError | null, source: MissSource): void;
-}
-
-export interface DeviceOptions {
-  id: string;
+export interface DeviceOptions extends MissOptions {
   stack: Stack;
   shared: SharedDevice;
-  clock: Clock;
-  log: Logger;
-  observer: MissObserver;
 }
 
 /** A read-only disk over a stack of lowers. */
@@ -37,135 +16,35 @@ export class StackDevice implements BlockDevice {
   readonly id: string;
   readonly readOnly = true;
   readonly shared: SharedDevice;
-  readonly #options: DeviceOptions;
+  readonly #stack: Stack;
   readonly #reader: CachedReader;
+  readonly #misses: MissReader;
 
   constructor(options: DeviceOptions) {
-    this.id = options.id;
-    this.shared = options.shared;
-    this.#options = options;
-    this.#reader = new CachedReader(options.shared, 0);
+    const { id, shared, stack } = options;
+    this.id = id;
+    this.shared = shared;
+    this.#stack = stack;
+    const reader = new CachedReader(shared, 0);
+    this.#reader = reader;
+    this.#misses = new MissReader(options, () => ({ stack, reader }));
   }
 
   get virtualSizeBytes(): number {
-    return this.#options.stack.map.virtualSizeBytes;
+    return this.#stack.map.virtualSizeBytes;
   }
 
   readCached(offset: number, into: Uint8Array): boolean {
     return this.#reader.readCached(offset, into);
   }
 
-  /**
-   * Fetches what is missing and reads again. The tap is not told: whoever calls this has tried
-   * readCached first.
-   */
   async read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
-    const { clock, observer } = this.#options;
-    const startedMs = clock.nowMs();
-    const source = observer.onMiss(offset, into.length);
-    try {
-      await this.#fetchAndRead(offset, into, signal);
-      observer.onMissDone(clock.nowMs() - startedMs, null, source);
-    } catch (error) {
-      const failure = asReadError(error, offset);
-      this.#options.log.error(
-        { device: this.id, offset, length: into.length, code: failure.code },
-        failure.message,
-      );
-      observer.onMissDone(clock.nowMs() - startedMs, failure, source);
-      throw failure;
-    }
+    await this.#misses.read(offset, into, signal);
   }
 
   /** Which parts of a range hold data; the rest reads as zeros. */
   extents(offset: number, length: number): DeviceExtent[] {
-    const pieces = this.#options.stack.locate(offset / SECTOR_BYTES, length / SECTOR_BYTES);
-    const data = mergeRanges(
-      pieces.map((piece) => ({
-        offset: piece.lba * SECTOR_BYTES,
-        length: piece.sectors * SECTOR_BYTES,
-      })),
-    );
-    const extents: DeviceExtent[] = [];
-    let position = offset;
-    for (const range of data) {
-      if (range.offset > position) {
-        extents.push({ offset: position, length: range.offset - position, zero: true });
-      }
-      extents.push({ ...range, zero: false });
-      position = range.offset + range.length;
-    }
-    const end = offset + length;
-    if (position < end) extents.push({ offset: position, length: end - position, zero: true });
-    return extents;
+    const data = stackData(this.#stack, offset / SECTOR_BYTES, length / SECTOR_BYTES);
+    return extentsOf(offset, length, data);
   }
-
-  async #fetchAndRead(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
-    let verifyFailures = 0;
-    for (let round = 0; round < ROUNDS_MAX; round += 1) {
-      await this.#ensure(offset, into.length, signal);
-      if (this.#reader.readUntapped(offset, into)) return;
-      const failure = this.#reader.failure;
-      if (failure.kind !== 'bad') continue;
-      verifyFailures += 1;
-      this.#dropBad(failure, verifyFailures);
-    }
-    throw new ReplaybdError(
-      'ERR_READ_EVICTED',
-      `device ${this.id}: bytes at ${offset} are evicted faster than they can be read. ` +
-        'Give the cache a larger quota.',
-    );
-  }
-
-  /** Has a bad block fetched again, and throws where that cannot help, or has not so far. */
-  #dropBad({ layer, block, reason, blobOffset, blobLength }: ReadFailure, failures: number): void {
-    const { blob } = this.#options.stack.layers[layer];
-    const where =
-      blobLength === 0
-        ? `${blob.name}: block ${block} lies outside the layer (${reason})`
-        : `${blob.name}: block at byte ${blobOffset} (${blobLength} bytes) is damaged (${reason})`;
-    this.#options.log.warn({ device: this.id, failures }, where);
-    if (blobLength > 0 && blob.drop(blobOffset, blobLength) && failures < VERIFY_ATTEMPTS_MAX)
-      return;
-    throw new ReplaybdError(
-      'ERR_BLOCK_VERIFY',
-      `${where} after ${failures} attempt(s). ` +
-        'The layer is damaged at its source: compare its sha256 with the digest.',
-    );
-  }
-
-  /** Fetches every blob range behind [offset, offset + length) that is not local. */
-  async #ensure(offset: number, length: number, signal?: AbortSignal): Promise<void> {
-    const waits: Promise<void>[] = [];
-    for (const [blob, ranges] of this.#blobRanges(offset, length)) {
-      for (const range of ranges) {
-        if (blob.has(range.offset, range.length)) continue;
-        waits.push(blob.ensure(range.offset, range.length, signal === undefined ? {} : { signal }));
-      }
-    }
-    await Promise.all(waits);
-  }
-
-  #blobRanges(offset: number, length: number): Map<Blob, ByteRange[]> {
-    const { stack } = this.#options;
-    const byBlob = new Map<Blob, ByteRange[]>();
-    for (const piece of stack.locate(offset / SECTOR_BYTES, length / SECTOR_BYTES)) {
-      const { blob } = stack.layers[piece.layer];
-      const ranges = byBlob.get(blob) ?? [];
-      ranges.push(stack.blobRangeOf(piece));
-      byBlob.set(blob, ranges);
-    }
-    for (const [blob, ranges] of byBlob) byBlob.set(blob, mergeRanges(ranges));
-    return byBlob;
-  }
-}
-
-/** A disk fails in one way only: a registry's ENOENT or EACCES would puzzle a guest. */
-function asReadError(error: unknown, offset: number): ReplaybdError {
-  if (!(error instanceof ReplaybdError)) {
-    const message = `read at byte ${offset}: ${messageOf(error)}`;
-    return new ReplaybdError('ERR_READ', message, { cause: error });
-  }
-  if (error.errno === 'EIO') return error;
-  return new ReplaybdError(error.code, error.message, { cause: error });
 }

@@ -10,6 +10,7 @@ import type { TapMap } from './block-device.ts';
  *   byte  64  int32   head: entries ever pushed, modulo 2^32; written by the producer
  *   byte 128  int32   tail: entries ever drained, modulo 2^32; written by the consumer
  *   byte 192  int32   entries refused because the ring was full
+ *   byte 208  float64 writes that the thread made by itself, and at byte 216 their bytes
  *   byte 256  entries of 3 float64: time (us since the epoch), offset, length (negative: a miss)
  *
  * head - tail lies in [0, capacity]. An entry is written before head moves past it, and read
@@ -20,6 +21,8 @@ const EPOCH_NS = 1;
 const HEAD = 16;
 const TAIL = 32;
 const LOST = 48;
+const WRITES = 26;
+const WRITTEN_BYTES = 27;
 const HEADER_BYTES = 256;
 const ENTRY_FIELDS = 3;
 const ENTRY_BYTES = ENTRY_FIELDS * 8;
@@ -40,6 +43,7 @@ export function createTapMap(ringCount: number, capacity: number = tapLimits.rin
 /** A reading thread's end of its ring. */
 export class TapProducer {
   readonly #words: Int32Array;
+  readonly #sums: Float64Array;
   readonly #entries: Float64Array;
   readonly #capacity: number;
   readonly #originUs: number;
@@ -48,6 +52,7 @@ export class TapProducer {
     const ring = tap.rings[ringIndex];
     assert.ok(ring !== undefined, `tap: ring ${ringIndex} of ${tap.rings.length}`);
     this.#words = new Int32Array(ring, 0, HEADER_BYTES / 4);
+    this.#sums = new Float64Array(ring, 0, HEADER_BYTES / 8);
     this.#entries = new Float64Array(ring, HEADER_BYTES);
     this.#capacity = this.#entries.length / ENTRY_FIELDS;
     // performance.now() may count from another origin on each thread; hrtime is one clock for
@@ -75,6 +80,12 @@ export class TapProducer {
     Atomics.store(words, HEAD, (head + 1) | 0);
     return true;
   }
+
+  /** Counts a write of `length` bytes; writes are not traced. */
+  countWrite(length: number): void {
+    this.#sums[WRITES] += 1;
+    this.#sums[WRITTEN_BYTES] += length;
+  }
 }
 
 /** Called once a read; `timeUs` counts from the tap's creation. */
@@ -82,6 +93,7 @@ export type TapListener = (timeUs: number, offset: number, length: number, hit: 
 
 interface DrainedRing {
   readonly words: Int32Array;
+  readonly sums: Float64Array;
   readonly entries: Float64Array;
   /** Head as this drain found it, so that a busy producer cannot keep a drain going. */
   end: number;
@@ -95,6 +107,7 @@ export class TapDrain {
   constructor(tap: TapMap) {
     this.#rings = tap.rings.map((ring) => ({
       words: new Int32Array(ring, 0, HEADER_BYTES / 4),
+      sums: new Float64Array(ring, 0, HEADER_BYTES / 8),
       entries: new Float64Array(ring, HEADER_BYTES),
       end: 0,
     }));
@@ -109,6 +122,17 @@ export class TapDrain {
   /** Entries that producers had to drop since the rings were made. */
   get lost(): number {
     return this.#rings.reduce((sum, { words }) => sum + Atomics.load(words, LOST), 0);
+  }
+
+  /** What threads wrote by themselves since the rings were made. */
+  get written(): { writes: number; bytes: number } {
+    return this.#rings.reduce(
+      ({ writes, bytes }, { sums }) => ({
+        writes: writes + sums[WRITES],
+        bytes: bytes + sums[WRITTEN_BYTES],
+      }),
+      { writes: 0, bytes: 0 },
+    );
   }
 
   /** Producers notice at their next push. Nothing is recorded or measured while disabled. */

@@ -101,7 +101,7 @@ interface NewFile {
 async function createFile({ path, bytes, sizeBytes }: NewFile): Promise<void> {
   let file;
   try {
-    file = await open(path, 'wx', 0o600);
+    file = await open(path, 'wx', 0o644);
   } catch (error) {
     if (codeOf(error) !== 'EEXIST') throw error;
     throw new ReplaybdError(

@@ -54,6 +54,19 @@ export class PieceColumns {
     this.#count = at + 1;
   }
 
+  /** The entries, which were pushed in the order of their LBAs. */
+  inOrder(): LsmtEntryColumns {
+    const count = this.#count;
+    return {
+      count,
+      start: this.#start.subarray(0, count),
+      sectors: this.#sectors.subarray(0, count),
+      mapped: this.#mapped.subarray(0, count),
+      zeroed: this.#zeroed.subarray(0, count),
+      hasTags: false,
+    };
+  }
+
   /** The entries in the order of their LBAs. */
   sorted(): LsmtEntryColumns {
     const count = this.#count;

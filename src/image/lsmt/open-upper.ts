@@ -30,25 +30,8 @@ export interface LockedUpper {
  * ERR_UPPER_BUSY, ERR_UPPER_SEALED, and those of openUpper.
  */
 export async function lockUpper(paths: UpperPaths): Promise<LockedUpper> {
-  let data: FileHandle;
+  const data = await openLocked(paths.data);
   try {
-    data = await open(paths.data, 'r+');
-  } catch (error) {
-    throw new ReplaybdError(
-      'ERR_UPPER_OPEN',
-      `${paths.data}: cannot be opened for writing: ${messageOf(error)}`,
-      { cause: error, errno: 'ENOENT' },
-    );
-  }
-  try {
-    if (!tryLockFile(data.fd, paths.data)) {
-      throw new ReplaybdError(
-        'ERR_UPPER_BUSY',
-        `${paths.data}: another device or tool has this writable layer open. ` +
-          'Detach it, or wait for it to end.',
-        { errno: 'EBUSY' },
-      );
-    }
     const { size } = await data.stat();
     if (await isSealed(data, paths.data, size)) {
       throw new ReplaybdError(
@@ -62,6 +45,28 @@ export async function lockUpper(paths: UpperPaths): Promise<LockedUpper> {
     await data.close();
     throw error;
   }
+}
+
+/** Opens a data file that nobody else has open for writing. ERR_UPPER_OPEN, ERR_UPPER_BUSY. */
+export async function openLocked(path: string): Promise<FileHandle> {
+  let data: FileHandle;
+  try {
+    data = await open(path, 'r+');
+  } catch (error) {
+    throw new ReplaybdError(
+      'ERR_UPPER_OPEN',
+      `${path}: cannot be opened for writing: ${messageOf(error)}`,
+      { cause: error, errno: 'ENOENT' },
+    );
+  }
+  if (tryLockFile(data.fd, path)) return data;
+  await data.close();
+  throw new ReplaybdError(
+    'ERR_UPPER_BUSY',
+    `${path}: another device or tool has this writable layer open. ` +
+      'Detach it, or wait for it to end.',
+    { errno: 'EBUSY' },
+  );
 }
 
 /**

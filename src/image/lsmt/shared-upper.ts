@@ -45,6 +45,11 @@ export class SharedUpper {
     return this.state.isRetired;
   }
 
+  /** Where the run of data begins that `sectors.find(lba, ...)` just found, in the data file. */
+  dataSector(lba: number): number {
+    return this.#isAppend ? this.sectors.sector : LSMT_DATA_SECTOR + lba;
+  }
+
   /** Writes whole sectors. After false, some of them may have been written. */
   write(offset: number, data: Uint8Array): boolean {
     this.#check(offset, data.length);

@@ -26,14 +26,14 @@ export async function sparseColumns(
     for (const { lba, sectors } of storedRuns(data.fd, sizeBytes, name)) {
       pushData(pieces, lba, sectors);
     }
-    return pieces.sorted();
+    return pieces.inOrder();
   }
   const sectorEnd = Math.floor(sizeBytes / SECTOR_BYTES) - LSMT_DATA_SECTOR;
   const logged = inPlace(replayLog(log, name), sectorEnd);
   const found = new PieceColumns();
   const runs = unloggedRuns(logged, storedRuns(data.fd, sizeBytes, name));
   for (const { lba, sectors } of runs) await findWritten(data, lba, sectors, found);
-  const { count, start, sectors, mapped, zeroed } = overlayLayers([logged, found.sorted()]);
+  const { count, start, sectors, mapped, zeroed } = overlayLayers([logged, found.inOrder()]);
   return { count, start, sectors, mapped, zeroed, hasTags: false };
 }
 
@@ -63,7 +63,7 @@ function inPlace(entries: LsmtEntryColumns, sectorEnd: number): LsmtEntryColumns
     const sectors = Math.min(entries.sectors[row], sectorEnd - lba);
     if (sectors > 0) pieces.push(lba, sectors, lba + LSMT_DATA_SECTOR, entries.zeroed[row] === 1);
   }
-  return pieces.sorted();
+  return pieces.inOrder();
 }
 
 /** The parts of `stored` that `logged` does not call data. */

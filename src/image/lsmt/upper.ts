@@ -12,6 +12,7 @@ import {
 } from './format.ts';
 import { decodeEntry, indexWords, mappedError, type LsmtEntryColumns } from './index-entries.ts';
 import { replayLog } from './log-replay.ts';
+import { refuseUnfinishedResize } from './resize-journal.ts';
 import { readSidecar } from './sidecar.ts';
 import { sparseColumns } from './sparse-columns.ts';
 import type { UpperKind } from './upper-map.ts';
@@ -53,9 +54,20 @@ const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
  * Errors: as for a read-only layer, and those of the file system.
  */
 export async function openUpper(dataPath: string, indexPath: string): Promise<LsmtUpper> {
+  await refuseUnfinishedResize(dataPath);
   const data = await open(dataPath, 'r');
   try {
     return await readUpper(data, { data: dataPath, index: indexPath });
+  } finally {
+    await data.close();
+  }
+}
+
+/** The UUID of a writable layer's data file, of which nothing but the header is looked at. */
+export async function readUpperUuid(dataPath: string): Promise<string | null> {
+  const data = await open(dataPath, 'r');
+  try {
+    return (await readHeader(data, dataPath)).uuid;
   } finally {
     await data.close();
   }
@@ -66,14 +78,16 @@ export async function readUpper(
   data: FileHandle,
   paths: { data: string; index: string },
 ): Promise<LsmtUpper> {
-  const header = parseLsmtBlock(await readUpTo(data, 0, LSMT_BLOCK_BYTES), paths.data, HEADER);
-  if (!header.isHeader || !header.isData)
-    throw flagsError(paths.data, HEADER, 'the header of a data file', header);
+  const header = await readHeader(data, paths.data);
   const { uuid, parentUuid } = header;
   const { size } = await data.stat();
   if (header.isSparse) {
+    const { virtualSizeBytes } = header;
     const sidecar = await readSidecar(paths.data, uuid);
-    const columns = await sparseColumns(data, size, paths.data, sidecar?.words ?? null);
+    // What an interrupted sealing put behind the disk is none of it.
+    const diskEnd = virtualSizeBytes === 0 ? size : LSMT_BLOCK_BYTES + virtualSizeBytes;
+    const words = sidecar?.words ?? null;
+    const columns = await sparseColumns(data, Math.min(size, diskEnd), paths.data, words);
     const log = {
       entries: (sidecar?.words.length ?? 0) / ENTRY_WORDS,
       endBytes: sidecar?.endBytes ?? 0,
@@ -81,7 +95,6 @@ export async function readUpper(
       torn: (sidecar?.tornBytes ?? 0) === 0 ? null : `${sidecar?.tornBytes} bytes of the sidecar`,
       hasSidecar: sidecar !== null,
     };
-    const { virtualSizeBytes } = header;
     return {
       ...columns,
       name: paths.data,
@@ -111,6 +124,12 @@ export async function readUpper(
     virtualSizeBytes,
     log: facts,
   };
+}
+
+async function readHeader(data: FileHandle, name: string): Promise<LsmtBlock> {
+  const header = parseLsmtBlock(await readUpTo(data, 0, LSMT_BLOCK_BYTES), name, HEADER);
+  if (header.isHeader && header.isData) return header;
+  throw flagsError(name, HEADER, 'the header of a data file', header);
 }
 
 /** `sectorEnd` is where the data file ends. */

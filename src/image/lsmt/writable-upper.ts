@@ -10,12 +10,14 @@ import { LSMT_BLOCK_BYTES, LSMT_DATA_SECTOR, LSMT_ENTRY_BYTES } from './format.t
 import { decodeEntry, type LsmtEntryColumns } from './index-entries.ts';
 import type { LogFile } from './log-file.ts';
 import { lockUpper, repairUpper, shareUpper } from './open-upper.ts';
+import { refuseUnfinishedResize } from './resize-journal.ts';
 import { appendSeal } from './seal-upper.ts';
 import { runKinds } from './sector-map.ts';
 import type { SharedUpper } from './shared-upper.ts';
 import type { UpperKind, UpperMap } from './upper-map.ts';
 import { openUpper, readUpper } from './upper.ts';
 import { gateStates } from './upper-state.ts';
+import { columnsOfMap } from './map-columns.ts';
 import { writeVirtualSize } from './virtual-size.ts';
 
 const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
@@ -27,6 +29,8 @@ export interface OpenUpperOptions {
   log?: Logger;
   /** The lowers' size, for a layer that states none; it is written to the layer then. */
   virtualSizeBytes?: number;
+  /** The caller finishes the resize that was interrupted; nobody else may open the layer then. */
+  finishesResize?: boolean;
 }
 
 /** A layer that was sealed. */
@@ -46,6 +50,7 @@ export async function openWritableUpper(
   options: OpenUpperOptions = {},
 ): Promise<WritableUpper> {
   const log = options.log ?? silentLogger;
+  if (options.finishesResize !== true) await refuseUnfinishedResize(paths.data);
   const locked = await lockUpper(paths);
   let logFile: LogFile | null = null;
   try {
@@ -206,14 +211,35 @@ export class WritableUpper {
    */
   async seal(): Promise<SealedUpper> {
     await this.shutOut();
-    await this.flush();
     try {
-      const entries = await readUpper(this.#data, this.paths);
-      await appendSeal(this.#data, this.paths.data, this.dataEndBytes, entries);
-      return { path: this.paths.data, entries: entries.count };
+      await this.flush();
+      const entries = await this.appendSeal();
+      return { path: this.paths.data, entries };
     } finally {
       await this.close();
     }
+  }
+
+  /**
+   * Puts the index and the trailer behind the data, which nobody changes any more and all of which
+   * is flushed; how many entries that are. Readers may go on meanwhile. ERR_LSMT_ENTRIES.
+   */
+  async appendSeal(): Promise<number> {
+    const entries = await readUpper(this.#data, this.paths);
+    await appendSeal(this.#data, this.paths.data, this.dataEndBytes, entries);
+    return entries.count;
+  }
+
+  /** What the layer holds, in as few entries as that takes; writers have to be out. */
+  heldEntries(): LsmtEntryColumns {
+    return columnsOfMap(this.#shared, this.virtualSizeBytes / SECTOR_BYTES);
+  }
+
+  /** Nothing was ever written or discarded. */
+  get isEmpty(): boolean {
+    const { sectors } = this.#shared;
+    const sectorsMax = this.virtualSizeBytes / SECTOR_BYTES;
+    return sectors.find(0, sectorsMax) === sectorsMax && sectors.kind === runKinds.absent;
   }
 
   /** Keeps writers out, and resolves when none is inside any more. Calls nest. */
@@ -249,7 +275,8 @@ export class WritableUpper {
     clearInterval(this.#poll);
     try {
       await this.shutOut();
-      if (this.#failure === null) await this.flush();
+      // Who retires a layer has flushed it.
+      if (this.#failure === null && !this.#shared.isRetired) await this.flush();
     } finally {
       this.retire();
       this.#opened.resolve();

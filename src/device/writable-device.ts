@@ -1,0 +1,208 @@
+import type { Blob } from '../blob/blob.ts';
+import { ReplaybdError } from '../base/errors.ts';
+import { SECTOR_BYTES } from '../base/limits.ts';
+import { runKinds } from '../image/lsmt/sector-map.ts';
+import type { WritableUpper } from '../image/lsmt/writable-upper.ts';
+import type { Stack } from '../image/stack.ts';
+import type {
+  BlockDevice,
+  DeviceExtent,
+  DeviceWriter,
+  RemapListener,
+  SharedDevice,
+  TapMap,
+} from './block-device.ts';
+import { CachedReader } from './cached-reader.ts';
+import { extentsOf, MissReader, stackData, type MissOptions } from './miss-reader.ts';
+import { takeSnapshot, type SnapshotOptions, type SnapshotReport } from './snapshot.ts';
+
+export interface WritableDeviceOptions extends MissOptions {
+  /** What lies below; `emptyStack` where nothing does. Its blobs stay the caller's to close. */
+  stack: Stack;
+  tap: TapMap;
+  /** The device's from now on: closing the device closes it. */
+  upper: WritableUpper;
+  /**
+   * The config.v1.json that names the stack and the upper; a snapshot rewrites it. Without one the
+   * device takes no snapshots.
+   */
+  configPath?: string;
+}
+
+/** What a device consists of between two snapshots. */
+interface Generation {
+  readonly stack: Stack;
+  readonly upper: WritableUpper;
+  readonly shared: SharedDevice;
+  readonly reader: CachedReader;
+}
+
+/**
+ * A disk that can be written: a writable layer over a stack of lowers. Writes go to the writable
+ * layer and nowhere else, whatever lies below, fetched or not. Worker threads read and write by
+ * `shared` themselves.
+ */
+export class WritableDevice implements BlockDevice {
+  readonly id: string;
+  readonly readOnly = false;
+  readonly writer: DeviceWriter;
+  readonly #options: WritableDeviceOptions;
+  readonly #tap: TapMap;
+  readonly #misses: MissReader;
+  readonly #listeners = new Set<RemapListener>();
+  /** Uppers of former generations, of which some thread may still have a map. */
+  readonly #former = new Set<WritableUpper>();
+  /** Of the layers that snapshots added. */
+  readonly #ownBlobs: Blob[] = [];
+  #now: Generation;
+  /** The one under way; never rejects. */
+  #snapshot: Promise<unknown> | null = null;
+
+  constructor(options: WritableDeviceOptions) {
+    this.id = options.id;
+    this.#options = options;
+    this.#tap = options.tap;
+    this.#now = this.#generation(options.stack, options.upper);
+    this.#misses = new MissReader(options, () => this.#now);
+    this.writer = {
+      write: (offset, data, fua) => this.#write(offset, data, fua),
+      flush: () => this.#onUpper((upper) => upper.flush()),
+      discard: (offset, length) => this.#onUpper((upper) => upper.discard(offset, length)),
+      writeZeroes: (offset, length) => this.#onUpper((upper) => upper.discard(offset, length)),
+    };
+  }
+
+  get virtualSizeBytes(): number {
+    return this.#now.upper.virtualSizeBytes;
+  }
+
+  get shared(): SharedDevice {
+    return this.#now.shared;
+  }
+
+  /** The lowers; a snapshot adds one. */
+  get stack(): Stack {
+    return this.#now.stack;
+  }
+
+  /** The writable layer; a snapshot puts another in its place. */
+  get upper(): WritableUpper {
+    return this.#now.upper;
+  }
+
+  readCached(offset: number, into: Uint8Array): boolean {
+    return this.#now.reader.readCached(offset, into);
+  }
+
+  async read(offset: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
+    await this.#misses.read(offset, into, signal);
+  }
+
+  extents(offset: number, length: number): DeviceExtent[] {
+    const { stack, upper } = this.#now;
+    const map = upper.shared.sectors;
+    const lba = offset / SECTOR_BYTES;
+    const sectors = length / SECTOR_BYTES;
+    const data = [];
+    for (let done = 0; done < sectors;) {
+      const count = map.find(lba + done, sectors - done);
+      const { kind } = map;
+      if (kind === runKinds.absent) data.push(...stackData(stack, lba + done, count));
+      if (kind === runKinds.data) {
+        data.push({ offset: (lba + done) * SECTOR_BYTES, length: count * SECTOR_BYTES });
+      }
+      done += count;
+    }
+    return extentsOf(offset, length, data);
+  }
+
+  onRemap(listener: RemapListener): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /**
+   * Seals the writable layer, makes it the topmost lower and goes on with an empty one. Reads go on
+   * meanwhile; writes wait for the short while in which the layers change places. The stack on disk
+   * is the old or the new one, whenever the process stops (see recoverSnapshot). Errors:
+   * ERR_SNAPSHOT_*, ERR_UPPER_EXISTS, and those of the file system; one that says so leaves a
+   * snapshot that is in effect and is finished when the image is opened again.
+   */
+  async snapshot(options: SnapshotOptions): Promise<SnapshotReport> {
+    const { configPath } = this.#options;
+    if (configPath === undefined) {
+      throw new ReplaybdError(
+        'ERR_SNAPSHOT_CONFIG',
+        `device ${this.id}: expected a config.v1.json to write the new stack to, found none. ` +
+          'Attach the device by a configuration file.',
+        { errno: 'EINVAL' },
+      );
+    }
+    if (this.#snapshot !== null) {
+      const message = `device ${this.id}: another snapshot is being taken. Try again later.`;
+      throw new ReplaybdError('ERR_SNAPSHOT_BUSY', message, { errno: 'EBUSY' });
+    }
+    const snapshot = takeSnapshot(this, configPath, options);
+    this.#snapshot = snapshot.catch(() => undefined);
+    try {
+      return await snapshot;
+    } finally {
+      this.#snapshot = null;
+    }
+  }
+
+  /**
+   * Puts another stack and writable layer in place of the present ones, holding the same bytes.
+   * Writers have been shut out of the present layer, and all of it is flushed; it is retired now.
+   * Resolves when no thread has its map any more; `closeFormer` is for then. `layer` is the stack's
+   * new one, whose blob the device closes in the end.
+   */
+  replace(stack: Stack, upper: WritableUpper, layer: Blob): Promise<void> {
+    const { upper: former } = this.#now;
+    this.#now = this.#generation(stack, upper);
+    this.#ownBlobs.push(layer);
+    this.#former.add(former);
+    former.retire();
+    former.letIn();
+    const { shared } = this.#now;
+    const told = [...this.#listeners].map(async (listener) => listener(shared));
+    return Promise.allSettled(told).then(() => undefined);
+  }
+
+  /** Closes an upper that was replaced; once. */
+  async closeFormer(former: WritableUpper): Promise<void> {
+    if (this.#former.delete(former)) await former.close();
+  }
+
+  /** Flushes and closes the writable layer. No front end may be left. */
+  async close(): Promise<void> {
+    await this.#snapshot;
+    await Promise.all([...this.#former].map((former) => this.closeFormer(former)));
+    await this.#now.upper.close();
+    await Promise.all(this.#ownBlobs.splice(0).map((blob) => blob.close()));
+  }
+
+  #generation(stack: Stack, upper: WritableUpper): Generation {
+    const shared = { stack: stack.map, tap: this.#tap, upper: upper.map };
+    return { stack, upper, shared, reader: new CachedReader(shared, 0) };
+  }
+
+  async #write(offset: number, data: Uint8Array, fua: boolean): Promise<void> {
+    await this.#onUpper(async (upper) => {
+      await upper.write(offset, data);
+      if (fua) await upper.flush();
+    });
+  }
+
+  /** Again on the new upper, when a snapshot came in between. */
+  async #onUpper(work: (upper: WritableUpper) => Promise<void>): Promise<void> {
+    for (;;) {
+      const { upper } = this.#now;
+      try {
+        return await work(upper);
+      } catch (error) {
+        if (upper === this.#now.upper) throw error;
+      }
+    }
+  }
+}
