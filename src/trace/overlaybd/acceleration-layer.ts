@@ -3,6 +3,7 @@ import { gunzipSync } from 'node:zlib';
 import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { overlaybdTraceLimits, traceLimits } from '../../base/limits.ts';
 import { TarReader } from '../../image/tar/reader.ts';
+import { decodeTrace } from '../decode.ts';
 import { readTraceFile } from '../store.ts';
 import { parseAnyTrace, type AnyTrace } from './any-trace.ts';
 
@@ -124,7 +125,7 @@ export function chooseAccelerationTrace(
 ): AnyTrace | null {
   if (msgpack !== null) {
     try {
-      return parseAnyTrace(msgpack, `${name}: ${MSGPACK_NAME}`);
+      return { kind: 'replaybd', trace: decodeTrace(msgpack, `${name}: ${MSGPACK_NAME}`) };
     } catch (error) {
       onDamaged(error);
     }
