@@ -11,6 +11,7 @@ import {
   type LayerFlags,
 } from './layer-options.ts';
 import type { RegistryFlags } from './registry-options.ts';
+import { sealAndSay } from './seal.ts';
 
 interface CommitFlags extends LayerFlags, RegistryFlags {
   message?: string;
@@ -56,6 +57,11 @@ async function run(files: string[], flags: CommitFlags, command: Command): Promi
   const wanted = flags.seal === true || flags.commitSealed === true ? 2 : 3;
   if (files.length !== wanted) {
     command.error(`error: expected ${wanted} files, found ${files.length}`);
+  }
+  if (flags.seal === true) {
+    const [data = '', index = ''] = files;
+    await sealAndSay(data, index, flags);
+    return;
   }
   const path = files[files.length - 1] ?? '';
   // What is streamed to a registry cannot be rewritten at its start: the original's bytes.

@@ -2,14 +2,29 @@ import type { Runtime } from '../daemon/runtime.ts';
 import { openInput, type OpenedInput, type RemoteOpener } from '../image/input.ts';
 import { openRuntime, type RuntimeFlags } from './runtime-options.ts';
 
-/**
- * Opens what a command was given, for as long as `work` takes. The cache and the registry client
- * are opened only when a lower turns out to be remote: local layers are read without either.
- */
+/** Opens what a command was given, for as long as `work` takes. */
 export async function withInput<T>(
   paths: readonly string[],
   flags: RuntimeFlags,
   work: (input: OpenedInput) => Promise<T>,
+): Promise<T> {
+  return await withRemoteOpener(flags, async (openRemote) => {
+    const input = await openInput(paths, openRemote);
+    try {
+      return await work(input);
+    } finally {
+      await input.close();
+    }
+  });
+}
+
+/**
+ * What opens remote lowers, for as long as `work` takes. The cache and the registry client are
+ * opened only when a lower turns out to be remote: local layers are read without either.
+ */
+export async function withRemoteOpener<T>(
+  flags: RuntimeFlags,
+  work: (openRemote: RemoteOpener) => Promise<T>,
 ): Promise<T> {
   const runtimes: Promise<Runtime>[] = [];
   const openRemote: RemoteOpener = async (lower) => {
@@ -17,12 +32,7 @@ export async function withInput<T>(
     return (await runtimes[0]).openRemoteBlob(lower);
   };
   try {
-    const input = await openInput(paths, openRemote);
-    try {
-      return await work(input);
-    } finally {
-      await input.close();
-    }
+    return await work(openRemote);
   } finally {
     for (const runtime of await Promise.allSettled(runtimes)) {
       if (runtime.status === 'fulfilled') await runtime.value.close();

@@ -76,7 +76,12 @@ function nextStored(current: DiskFile, previous: DiskFile | null, from: number):
   return Math.max(from, Math.floor(start / BLOCK_BYTES) * BLOCK_BYTES);
 }
 
-function* compareChunk(after: Buffer, before: Buffer, offset: number): Generator<LsmtExtent> {
+/** What turns `before` into `after`, which are the disk's whole blocks from byte `offset`. */
+export function* compareChunk(
+  after: Buffer,
+  before: Buffer,
+  offset: number,
+): Generator<LsmtExtent> {
   let runStart = 0;
   let runState: BlockState = 'same';
   for (let at = 0; at <= after.length; at += BLOCK_BYTES) {
