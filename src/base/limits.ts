@@ -205,6 +205,8 @@ export const fetchLimits = {
   demandRequestBytesMax: 1024 * 1024,
   prefetchRequestBytesMax: 2 * 1024 * 1024,
   prefetchRequestBytesMin: 64 * 1024,
+  /** What a fresh connection brings in its first round trip. */
+  prefetchRequestBytesFirst: 16 * 1024,
   /** Ranges waiting in the prefetch lane. */
   prefetchBacklogMax: 1000,
   demandConcurrencyMax: 32,

@@ -277,6 +277,7 @@ export class Fetcher {
       leftBytes -= Math.ceil((next.end - next.start) / GRANULE_BYTES) * GRANULE_BYTES;
       batch.push(next);
     }
+    for (const { start, end } of batch) this.#pacer.onAsked(end - start);
     const done = this.#run(batch);
     this.#updatePrefetchLane();
     if (rest !== null) this.#queueTask(rest);

@@ -1,14 +1,20 @@
 import type { Clock } from '../base/clock.ts';
 import { registryLimits } from '../base/limits.ts';
 
+interface Probe {
+  /** Resolves when the probe has told, has ended, or takes too long. */
+  readonly over: Promise<void>;
+  isLate: boolean;
+}
+
 /**
  * Lets one request find out what the others would otherwise each ask again (how a repository
  * authenticates, where a blob lives). The others wait for the probe's response head, and no longer
- * than `probeWaitMs`, so that a stalled probe cannot hold them.
+ * than until it is `probeWaitMs` old, so that a stalled probe cannot hold them.
  */
 export class ProbeGate {
   readonly #clock: Clock;
-  #probe: Promise<void> | null = null;
+  #probe: Probe | null = null;
   #isKnown = false;
 
   constructor(clock: Clock) {
@@ -17,18 +23,9 @@ export class ProbeGate {
 
   /** Resolves to a function to call once the answer is in; it may be called more than once. */
   async enter(signal?: AbortSignal): Promise<(isKnown: boolean) => void> {
-    const deadlineMs = this.#clock.nowMs() + registryLimits.probeWaitMs;
-    while (!this.#isKnown && this.#probe !== null && this.#clock.nowMs() < deadlineMs) {
-      const stop = new AbortController();
-      const signals = signal === undefined ? stop.signal : AbortSignal.any([stop.signal, signal]);
-      const timeLeft = this.#clock.sleep(deadlineMs - this.#clock.nowMs(), signals);
-      timeLeft.catch(() => undefined);
-      await Promise.race([this.#probe, timeLeft])
-        .catch((error: unknown) => {
-          signal?.throwIfAborted();
-          throw error;
-        })
-        .finally(() => stop.abort());
+    while (!this.#isKnown && this.#probe?.isLate === false) {
+      await this.#probe.over;
+      signal?.throwIfAborted();
     }
     if (this.#isKnown || this.#probe !== null) return () => undefined;
     return this.#begin();
@@ -41,12 +38,25 @@ export class ProbeGate {
 
   #begin(): (isKnown: boolean) => void {
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#probe = promise;
+    const probe: Probe = { over: promise, isLate: false };
+    const answered = new AbortController();
+    this.#probe = probe;
+    this.#clock.sleep(registryLimits.probeWaitMs, answered.signal).then(
+      () => {
+        probe.isLate = true;
+        resolve();
+      },
+      () => undefined,
+    );
     return (isKnown) => {
-      if (this.#probe !== promise) return;
+      if (this.#probe !== probe) return;
       this.#probe = null;
       this.#isKnown = isKnown;
+      answered.abort(ANSWERED);
       resolve();
     };
   }
 }
+
+/** A reason made once: one made for each probe would cost a stack trace each. */
+const ANSWERED = new Error('the probe has answered');

@@ -14,16 +14,17 @@ const REQUEST_SHARE = 1 / 4;
 /** Beside the round trip: what either end may be busy with before it attends to the network. */
 const PAUSE_MS = 5;
 /**
- * Fresh connections bring about 64 KiB in their first round trip, whatever was asked for; so as long as
- * so little has landed, requests are small and go out on many of them.
+ * A fresh connection brings 16 KiB in its first round trip, and twice as much in each further one. So
+ * requests begin that small, on many connections, and grow with what was asked for: what is due
+ * first does not wait for a window that is still opening.
  */
-const FRESH_BYTES = 2 * 1024 * 1024;
+const FRESH_SHARE = 1 / 8;
 /** While the window opens, it grows by so many times what lands: it triples each round trip. */
 const OPENING_GAIN = 2;
 /** Until it is open, it stays below so many products of what was measured so far. */
 const OPENING_PRODUCTS = 3;
 /** It is open when so many samples in a row bring no more than before, */
-const OPENING_SAMPLES = 2;
+const OPENING_SAMPLES = 3;
 const GROWTH_MIN = 1.25;
 /** or when what the link brings asks for less than this part of the window. */
 const WIDE_SHARE = 0.2;
@@ -57,7 +58,7 @@ export class Pacer {
   #lastEpochTripMs = Infinity;
   #sampleStartMs = 0;
   #sampleBytes = 0;
-  #landedBytes = 0;
+  #askedBytes = 0;
   #isSampling = false;
   #isLimited = false;
 
@@ -89,11 +90,17 @@ export class Pacer {
 
   /** Large enough to be worth a request, small enough that the others keep the link busy. */
   get requestBytes(): number {
-    if (this.#landedBytes < FRESH_BYTES) return fetchLimits.prefetchRequestBytesMin;
-    const granules = Math.floor((this.#windowBytes * REQUEST_SHARE) / GRANULE_BYTES);
-    const { prefetchRequestBytesMin, prefetchRequestBytesMax } = fetchLimits;
-    const bytes = granules * GRANULE_BYTES;
-    return Math.min(Math.max(bytes, prefetchRequestBytesMin), prefetchRequestBytesMax);
+    const { prefetchRequestBytesFirst, prefetchRequestBytesMin, prefetchRequestBytesMax } =
+      fetchLimits;
+    const share = Math.max(this.#windowBytes * REQUEST_SHARE, prefetchRequestBytesMin);
+    const fresh = Math.max(this.#askedBytes * FRESH_SHARE, prefetchRequestBytesFirst);
+    const bytes = Math.min(share, fresh, prefetchRequestBytesMax);
+    return Math.floor(bytes / GRANULE_BYTES) * GRANULE_BYTES;
+  }
+
+  /** A prefetch left. */
+  onAsked(bytes: number): void {
+    this.#askedBytes += bytes;
   }
 
   /** The window is what keeps the next prefetch from leaving. */
@@ -111,7 +118,6 @@ export class Pacer {
   }
 
   onBytes(bytes: number, nowMs: number): void {
-    this.#landedBytes += bytes;
     if (this.#isOpening && this.#isLimited) this.#widen(OPENING_GAIN * bytes);
     if (!this.#isSampling) {
       this.#startSample(nowMs);
