@@ -5,12 +5,11 @@
  *
  *   node bench/fuse.ts [--mib 128] [--seconds 3] [--workers 2] [--json]
  */
-import { execFile } from 'node:child_process';
 import { globSync, mkdtempSync, readFileSync } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs, promisify } from 'node:util';
+import { parseArgs } from 'node:util';
 import { systemClock } from '../src/base/clock.ts';
 import { SECTOR_BYTES } from '../src/base/limits.ts';
 import { silentLogger } from '../src/base/log.ts';
@@ -24,6 +23,7 @@ import { writeCommittedLayer } from '../src/image/lsmt/writer.ts';
 import { openStack } from '../src/image/stack.ts';
 import { ZFileWriter } from '../src/image/zfile/writer.ts';
 import type { BlockDevice } from '../src/device/block-device.ts';
+import { describeFio, measureFio, type FioCase, type FioResult } from './support/fio.ts';
 import { MemoryDisk } from './support/fuse-disk.ts';
 
 const { values } = parseArgs({
@@ -36,62 +36,19 @@ const { values } = parseArgs({
 });
 const MIB = 1024 * 1024;
 const sizeBytes = Number(values.mib) * MIB;
+const size = { sizeBytes, seconds: Number(values.seconds) };
 
-interface Row {
+interface Row extends FioResult {
   device: string;
   path: 'loop' | 'file';
   case: string;
-  iops: number;
-  gigabytesPerSecond: number;
-  p50Us: number;
-  p99Us: number;
 }
 
-const cases = [
+const cases: readonly FioCase[] = [
   { name: 'random 4 KiB, depth 1', rw: 'randread', bs: '4k', depth: 1 },
   { name: 'random 4 KiB, depth 16', rw: 'randread', bs: '4k', depth: 16 },
   { name: 'sequential 128 KiB, depth 4', rw: 'read', bs: '128k', depth: 4 },
 ];
-
-/** The part of fio's report that is used. */
-interface FioReport {
-  jobs: {
-    read: {
-      iops: number;
-      bw_bytes: number;
-      clat_ns: { percentile: Record<string, number> };
-    };
-  }[];
-}
-
-async function measure(
-  path: string,
-  test: (typeof cases)[number],
-): Promise<Omit<Row, 'device' | 'path' | 'case'>> {
-  // Asynchronous: a miss, were there one, is answered by this thread.
-  const { stdout } = await promisify(execFile)('fio', [
-    '--name=read',
-    '--readonly',
-    '--output-format=json',
-    '--ioengine=libaio',
-    '--direct=1',
-    '--time_based',
-    '--randrepeat=1',
-    `--filename=${path}`,
-    `--size=${sizeBytes}`,
-    `--runtime=${values.seconds}`,
-    `--rw=${test.rw}`,
-    `--bs=${test.bs}`,
-    `--iodepth=${test.depth}`,
-  ]);
-  const [{ read }] = (JSON.parse(stdout) as FioReport).jobs;
-  return {
-    iops: read.iops,
-    gigabytesPerSecond: read.bw_bytes / 1e9,
-    p50Us: read.clat_ns.percentile['50.000000'] / 1000,
-    p99Us: read.clat_ns.percentile['99.000000'] / 1000,
-  };
-}
 
 async function measureAll(name: string, device: BlockDevice, options: FuseOptions): Promise<Row[]> {
   const rows: Row[] = [];
@@ -103,7 +60,12 @@ async function measureAll(name: string, device: BlockDevice, options: FuseOption
         ['loop', frontend.path],
         ['file', frontend.filePath],
       ] as const) {
-        rows.push({ device: name, path, case: test.name, ...(await measure(target, test)) });
+        rows.push({
+          device: name,
+          path,
+          case: test.name,
+          ...(await measureFio(target, test, size)),
+        });
       }
     }
   } finally {
@@ -166,15 +128,9 @@ try {
   const data = sampleData();
   const rows = [...(await measureRaw(data)), ...(await measureImage(data))];
   if (values.json) process.stdout.write(`${JSON.stringify({ workers: values.workers, rows })}\n`);
-  else for (const row of rows) process.stdout.write(`${describe(row)}\n`);
+  else
+    for (const row of rows)
+      process.stdout.write(`${describeFio(`${row.device}, ${row.path}, ${row.case}`, row)}\n`);
 } finally {
   await rm(scratch, { recursive: true });
-}
-
-function describe(row: Row): string {
-  const name = `${row.device}, ${row.path}, ${row.case}`.padEnd(46);
-  const iops = `${Math.round(row.iops)} IOPS`.padStart(12);
-  const rate = `${row.gigabytesPerSecond.toFixed(2)} GB/s`.padStart(11);
-  const latency = `p50 ${row.p50Us.toFixed(0)} us, p99 ${row.p99Us.toFixed(0)} us`;
-  return `${name}${iops}${rate}  ${latency}`;
 }

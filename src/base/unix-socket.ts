@@ -1,8 +1,9 @@
 import { once } from 'node:events';
-import { lstat, rm } from 'node:fs/promises';
+import { lstat, readdir, readFile, rm } from 'node:fs/promises';
 import { createConnection, type Server } from 'node:net';
+import { join, resolve } from 'node:path';
 import { codeOf, messageOf, ReplaybdError } from './errors.ts';
-import { SOCKET_PATH_BYTES_MAX } from './limits.ts';
+import { SOCKET_PATH_BYTES_MAX, SOCKETS_MAX } from './limits.ts';
 
 /** Owner only: whoever may connect may read the disk or steer the daemon. */
 const PRIVATE_UMASK = 0o177;
@@ -37,6 +38,29 @@ export async function listenOnUnixSocket(server: Server, socketPath: string): Pr
       { cause: error },
     );
   }
+}
+
+/**
+ * Removes the sockets of a folder that a killed process left: their name has one of the suffixes, the
+ * kernel knows nobody who has them bound, and nobody answers. Returns what it removed. A folder that
+ * does not exist, or may not be read, has none.
+ */
+export async function removeDeadSockets(folder: string, suffixes: string[]): Promise<string[]> {
+  const removed: string[] = [];
+  const names = await readdir(folder).catch(() => []);
+  const sockets = names.filter((name) => suffixes.some((suffix) => name.endsWith(suffix)));
+  if (sockets.length === 0) return [];
+  // The last column of a bound socket: between bind and listen it refuses connections, and lives.
+  const bound = await readFile('/proc/net/unix', 'utf8').catch(() => '');
+  for (const name of sockets.slice(0, SOCKETS_MAX)) {
+    const path = resolve(join(folder, name));
+    const stats = await lstat(path).catch(() => null);
+    if (stats?.isSocket() !== true) continue;
+    if (bound.includes(` ${path}\n`) || (await isAnswered(path))) continue;
+    await rm(path, { force: true });
+    removed.push(path);
+  }
+  return removed;
 }
 
 /** Closes and waits until the last connection has ended; the socket file goes with it. */

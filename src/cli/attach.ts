@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
+import { removeDeadSockets } from '../base/unix-socket.ts';
 import { Attachment, type AttachmentReport } from '../daemon/attachment.ts';
 import { startControl, type Control } from '../daemon/control.ts';
 import { attachmentHandlers } from '../daemon/attachment-handlers.ts';
@@ -11,6 +12,7 @@ import { startFuse } from '../frontend/fuse/fuse-frontend.ts';
 import { fusePermitted } from '../frontend/fuse/permitted.ts';
 import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 import { recoverStale } from '../frontend/fuse/stale.ts';
+import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { FuseThreads } from '../frontend/fuse/threads.ts';
 import { startNbd } from '../frontend/nbd/server.ts';
 import { formatQuality } from '../prefetch/quality.ts';
@@ -23,6 +25,8 @@ import {
   type RuntimeFlags,
   type TraceFlags,
 } from './runtime-options.ts';
+import { formatUpper } from './control-format.ts';
+import { SOCKET_SUFFIX } from './control-socket.ts';
 import { interruptible, untilAborted } from './terminal.ts';
 
 interface AttachFlags extends RuntimeFlags, TraceFlags {
@@ -35,10 +39,13 @@ interface AttachFlags extends RuntimeFlags, TraceFlags {
   nbdPort?: number;
   timeLimit?: number;
   untilIdle?: number;
+  upper?: string;
+  upperKind?: UpperKind;
   json?: boolean;
 }
 
 const FUSE_WORKERS = 2;
+const NBD_SOCKET_SUFFIX = '.nbd';
 /** Ends a recording while the device goes on; SIGUSR1 is Node's own. */
 const RECORD_STOP_SIGNAL = 'SIGUSR2';
 
@@ -61,6 +68,13 @@ export function register(program: Command): void {
       new Option('--nbd-socket <path>', 'listen on this unix socket (nbd)').conflicts('nbdPort'),
     )
     .option('--nbd-port <port>', 'listen on this port of 127.0.0.1, 0: a free one (nbd)', port)
+    .option('--upper <dir>', 'make it writable: changes are kept in this folder')
+    .addOption(
+      new Option(
+        '--upper-kind <kind>',
+        'of a new writable layer: append (default) or sparse',
+      ).choices(['append', 'sparse']),
+    )
     .option('--socket <path>', 'control socket (default: in the runtime directory)')
     .option('--time-limit <s>', 'end the recording after so long', positiveNumber)
     .option(
@@ -110,6 +124,7 @@ async function serve(
   };
   process.on(RECORD_STOP_SIGNAL, stopRecording);
   try {
+    await clearLeftovers(flags);
     control = await startControl({
       socketPath: flags.socket ?? defaultControlSocket(flags.id),
       handlers: attachmentHandlers(runtime, attachment, () => detached.abort()),
@@ -130,6 +145,9 @@ async function serve(
 
 /** A flag of the other front end would go unheeded, so it is wrong usage. */
 function checkFrontend(flags: AttachFlags, command: Command): void {
+  if (flags.upperKind !== undefined && flags.upper === undefined) {
+    command.error('error: --upper-kind is for --upper');
+  }
   if (flags.frontend === 'nbd') {
     if (flags.mount !== undefined) {
       command.error('error: --mount is for --frontend fuse: a client mounts an NBD device itself');
@@ -164,7 +182,16 @@ async function openAttachment(
     ...(flags.budget === undefined ? {} : { budgetBytes: flags.budget * 2 ** 20 }),
     ...(flags.timeLimit === undefined ? {} : { recordLimitMs: flags.timeLimit * 1000 }),
     ...(flags.untilIdle === undefined ? {} : { recordUntilIdleMs: flags.untilIdle * 1000 }),
+    ...(flags.upper === undefined ? {} : { upperFolder: flags.upper }),
+    ...(flags.upperKind === undefined ? {} : { upperKind: flags.upperKind }),
   });
+}
+
+/** What killed runs left in the runtime directory. */
+async function clearLeftovers(flags: AttachFlags): Promise<void> {
+  const folder = defaultRuntimeDirectory();
+  await removeDeadSockets(folder, [SOCKET_SUFFIX, NBD_SOCKET_SUFFIX]);
+  if (flags.frontend === 'fuse') await recoverStale(folder);
 }
 
 async function startFrontend(
@@ -183,7 +210,6 @@ async function startFrontend(
       ...(flags.nbdPort === undefined ? {} : { port: flags.nbdPort }),
     });
   }
-  await recoverStale(defaultRuntimeDirectory());
   return await startFuse(attachment.device, {
     workers: FUSE_WORKERS,
     loop: flags.loop,
@@ -227,15 +253,15 @@ function printReport(report: AttachmentReport, flags: AttachFlags): void {
   }
   const { trace } = report;
   const traceLine = trace === null ? '' : `trace        ${trace.records} records, ${trace.path}\n`;
-  process.stdout.write(formatQuality(report.quality) + traceLine);
+  process.stdout.write(formatQuality(report.quality) + traceLine + formatUpper(report));
 }
 
 function defaultControlSocket(id: string): string {
-  return join(ensureRuntimeDirectory(), `${id}.sock`);
+  return join(ensureRuntimeDirectory(), `${id}${SOCKET_SUFFIX}`);
 }
 
 function defaultNbdSocket(id: string): string {
-  return join(ensureRuntimeDirectory(), `${id}.nbd`);
+  return join(ensureRuntimeDirectory(), `${id}${NBD_SOCKET_SUFFIX}`);
 }
 
 function ensureRuntimeDirectory(): string {

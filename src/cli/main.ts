@@ -14,6 +14,8 @@ const MODULES: Readonly<Record<string, string>> = {
   stats: 'control',
   'record-stop': 'control',
   detach: 'control',
+  snapshot: 'snapshot',
+  fork: 'fork',
   play: 'play',
   export: 'export',
   import: 'import',

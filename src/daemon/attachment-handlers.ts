@@ -37,6 +37,8 @@ export function attachmentHandlers(
       const trace = await only(id).stopRecording('request');
       return { records: trace.records.count, durationUs: trace.recording.durationUs };
     },
+    snapshot: async (id, parameters) => asJson(await only(id).snapshot(parameters)),
+    fork: async (id, parameters) => asJson(await only(id).fork(parameters)),
     detach: (id) => {
       only(id);
       detach();

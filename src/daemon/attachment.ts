@@ -4,9 +4,12 @@ import { writeFileAtomic } from '../base/atomic-file.ts';
 import type { Blob, TouchedBytes } from '../blob/blob.ts';
 import type { FetchEvent } from '../blob/fetch/fetch-stats.ts';
 import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
+import type { BlockDevice } from '../device/block-device.ts';
 import { StackDevice } from '../device/device.ts';
+import type { MissObserver } from '../device/miss-reader.ts';
 import { createTapMap, TapDrain } from '../device/tap.ts';
-import { openStack, type Stack } from '../image/stack.ts';
+import type { UpperKind } from '../image/lsmt/upper-map.ts';
+import { openStack, type Stack, type StackPiece } from '../image/stack.ts';
 import { QualityMeter, touchStack, type QualitySnapshot } from '../prefetch/quality.ts';
 import type { Replay, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
 import { buildPlan } from '../trace/build-plan.ts';
@@ -14,11 +17,16 @@ import { Recording } from '../trace/recording.ts';
 import type { AnyTrace } from '../trace/overlaybd/any-trace.ts';
 import type { EndReason, Trace, TraceWorkload } from '../trace/trace.ts';
 import { chooseMode, readGivenTrace, type ChosenMode } from './choose-mode.ts';
+import type { ForkParameters, SnapshotParameters } from './control-parameters.ts';
+import { forkDevice, type ForkFacts } from './fork.ts';
 import { replayForeign, traceImageOf } from './foreign-trace.ts';
 import { describeImage, type ImageDescription } from './image-description.ts';
+import { LiveUpper, type SnapshotFacts, type UpperReport } from './live-upper.ts';
+import { openImageUpper, type OpenedUpper } from './open-upper.ts';
 import { closeAll, openBlobs, preconnect, replayTrace } from './open-image.ts';
 import { RecordTraceFile } from './record-trace-file.ts';
 import type { Runtime } from './runtime.ts';
+import { withUpperFolder } from './upper-folder.ts';
 
 export type AttachMode = 'off' | 'record' | 'replay' | 'auto';
 
@@ -39,6 +47,10 @@ export interface AttachmentOptions {
   recordUntilIdleMs?: number;
   /** Told of every first touch, in bytes by source; for pictures of a run. */
   onTouch?: (timeUs: number, offset: number, touched: TouchedBytes) => void;
+  /** Keep a writable layer in this folder; created when it is not there. */
+  upperFolder?: string;
+  /** Of a writable layer that is created; of one that is there, it has to agree. */
+  upperKind?: UpperKind;
   signal?: AbortSignal;
 }
 
@@ -55,6 +67,8 @@ export interface AttachmentReport {
   readonly replay: (ReplayCounters & { end: ReplayEnd | null }) | null;
   /** The trace that is being recorded or replayed. */
   readonly trace: { path: string; records: number } | null;
+  /** Null for a read-only device. */
+  readonly upper: UpperReport | null;
 }
 
 const DRAIN_MS = 20;
@@ -64,8 +78,12 @@ const DRAIN_MS = 20;
  * requests leave before the layers are opened, so that opening finds their metadata on its way.
  */
 export class Attachment {
-  readonly device: StackDevice;
+  /** As front ends get it. */
+  readonly device: BlockDevice;
+  /** The lowers as they were opened; snapshots put further layers above them. */
   readonly stack: Stack;
+  /** Null for a read-only device. */
+  readonly upper: LiveUpper | null;
   readonly image: ImageDescription;
   readonly mode: 'off' | 'record' | 'replay';
   readonly quality: QualityMeter;
@@ -97,22 +115,17 @@ export class Attachment {
     this.#recordFile = opened.recordFile;
     this.#drain = opened.drain;
     this.quality = this.#meter(options);
-    this.device = new StackDevice({
+    const common = {
       id: options.id,
       stack,
-      shared: { stack: stack.map, tap },
       clock: runtime.clock,
       log: runtime.log,
-      observer: {
-        onMiss: (offset, length) => {
-          this.#accessUs = this.#drain.nowUs();
-          return this.quality.onMiss(offset, length);
-        },
-        onMissDone: (latencyMs, error, source) => {
-          this.quality.onMissDone(latencyMs, error, source);
-        },
-      },
-    });
+      observer: this.#missObserver(),
+    };
+    const { upper, drain } = opened;
+    this.upper = upper === null ? null : new LiveUpper({ ...common, ...upper, tap, drain, image });
+    this.device =
+      this.upper?.device ?? new StackDevice({ ...common, shared: { stack: stack.map, tap } });
     this.recording = this.mode === 'record' ? this.#record(options) : null;
     this.#drain.setEnabled(true);
     this.#timer = setInterval(() => this.#drainTap(), DRAIN_MS);
@@ -126,6 +139,8 @@ export class Attachment {
     this.#readyMs = opened.drain.nowUs() / 1000;
     runtime.metrics.add(options.id, this.quality);
     runtime.metrics.setReady(options.id, this.#readyMs / 1000);
+    const live = this.upper;
+    if (live !== null) runtime.writeMetrics.add(options.id, () => live.counts);
     if (replay !== null) void replay.finished.then(() => this.#setReadAhead('auto'));
   }
 
@@ -136,6 +151,7 @@ export class Attachment {
     let resultFile = '';
     const blobs: Blob[] = [];
     let replay: Replay | null = null;
+    let upper: OpenedUpper | null = null;
     const fetched: FetchEvent[] = [];
     const stopListening = runtime.onFetch((event) => void fetched.push(event));
     const { signal } = options;
@@ -144,14 +160,20 @@ export class Attachment {
     signal?.addEventListener('abort', interrupt);
     try {
       const given = readGivenTrace(runtime, options);
-      const image = await describeImage(options.target, runtime.client, {
+      const { upperFolder, upperKind } = options;
+      const described = await describeImage(options.target, runtime.client, {
         identify: options.mode !== 'off',
+        log: runtime.log,
         onRepository: (repository) => preconnect(runtime, repository, options.mode),
         onResultFile: (path) => {
           resultFile = path;
         },
         ...(signal === undefined ? {} : { signal }),
       });
+      const image =
+        upperFolder === undefined
+          ? described
+          : await withUpperFolder(described, upperFolder, runtime.log);
       const chosen = await chooseMode(runtime, image, options, given);
       const { trace } = chosen;
       blobs.push(...(await openBlobs(runtime, image)));
@@ -161,15 +183,20 @@ export class Attachment {
       if (trace !== null && trace.kind !== 'replaybd') {
         replay = replayForeign(runtime, trace, { image, stack, blobs, options });
       }
+      upper = await openImageUpper(image, stack, upperKind, runtime.log);
       const recordFile = chosen.isRecordTrace
         ? await RecordTraceFile.open(chosen.tracePath, runtime.log)
         : null;
-      const opened = { ...chosen, image, blobs, stack, tap, drain, replay, recordFile, fetched };
+      const opened = {
+        ...chosen,
+        ...{ image, blobs, stack, upper, tap, drain, replay, recordFile, fetched },
+      };
       const attachment = new Attachment(runtime, options, opened);
       await writeResult(runtime, resultFile, 'success');
       return attachment;
     } catch (error) {
       replay?.cancel();
+      await upper?.layer.close();
       await closeAll(blobs);
       await writeResult(runtime, resultFile, `failed:${messageOf(error)}`);
       signal?.throwIfAborted();
@@ -193,6 +220,7 @@ export class Attachment {
       quality: this.quality.snapshot(),
       replay: this.replay === null ? null : { ...this.replay.counters, end: this.replay.end },
       trace: this.#traceReport(),
+      upper: this.upper?.report() ?? null,
     };
   }
 
@@ -209,7 +237,30 @@ export class Attachment {
     return await this.recording.stop(reason);
   }
 
-  /** Saves the recording, ends the replay and closes the layers. No front end may be left. */
+  /**
+   * Seals what was written and goes on with another writable layer. Errors: ERR_DEVICE_READ_ONLY, and
+   * see WritableDevice.snapshot.
+   */
+  async snapshot(parameters: SnapshotParameters): Promise<SnapshotFacts> {
+    if (this.upper !== null) return await this.upper.snapshot(parameters);
+    throw new ReplaybdError(
+      'ERR_DEVICE_READ_ONLY',
+      `device ${this.device.id} has no writable layer. Attach it with --upper.`,
+      { errno: 'EINVAL' },
+    );
+  }
+
+  /** Makes another device of what this one holds now; see forkDevice. */
+  async fork(parameters: ForkParameters): Promise<ForkFacts> {
+    const { image, stack, upper } = this;
+    const { clock } = this.#runtime;
+    return await forkDevice({ id: this.device.id, image, stack, upper, clock }, parameters);
+  }
+
+  /**
+   * Saves the recording, ends the replay, makes durable what was written, and closes the layers. No
+   * front end may be left.
+   */
   close(): Promise<AttachmentReport> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -224,12 +275,41 @@ export class Attachment {
     } finally {
       this.#stopListening();
       this.#runtime.metrics.remove(this.device.id);
-      await closeAll(this.#blobs);
+      this.#runtime.writeMetrics.remove(this.device.id);
+      try {
+        await this.upper?.close();
+      } finally {
+        await closeAll(this.#blobs);
+      }
     }
   }
 
+  #missObserver(): MissObserver {
+    return {
+      onMiss: (offset, length) => {
+        this.#accessUs = this.#drain.nowUs();
+        return this.quality.onMiss(offset, length);
+      },
+      onMissDone: (latencyMs, error, source) => {
+        this.quality.onMissDone(latencyMs, error, source);
+      },
+    };
+  }
+
+  /** What the image's own layers serve of a range, as the device is now. */
+  #locate(lba: number, sectors: number): StackPiece[] {
+    const pieces = this.upper?.locate(lba, sectors) ?? this.stack.locate(lba, sectors);
+    const imageLayers = this.image.identity.layers.length;
+    // What snapshots have sealed is this device's alone, and no trace of the image speaks of it.
+    return pieces.filter((piece) => piece.layer < imageLayers);
+  }
+
   #meter(options: AttachmentOptions): QualityMeter {
-    const touch = touchStack(this.stack, (layer) => this.stack.layers[layer].blob);
+    const { blobRangeOf, layers } = this.stack;
+    const touch = touchStack(
+      { locate: (lba, sectors) => this.#locate(lba, sectors), blobRangeOf },
+      (layer) => layers[layer].blob,
+    );
     const { onTouch, id } = options;
     return new QualityMeter(
       (offset, length) => {
@@ -250,13 +330,15 @@ export class Attachment {
       image,
       workload: options.workload,
       deviceSizeBytes: image.virtualSizeBytes,
-      locate: (lba, sectors) => this.stack.locate(lba, sectors),
+      locate: (lba, sectors) => this.#locate(lba, sectors),
       plan: (records) =>
         buildPlan({
           records,
           layers,
           resolver: this.stack,
-          metadataRanges: this.stack.layers.map((layer) => layer.metadataRanges),
+          metadataRanges: this.stack.layers
+            .slice(0, layers.length)
+            .map((layer) => layer.metadataRanges),
         }),
       save: (bytes, trace) =>
         file === null
@@ -302,6 +384,7 @@ interface OpenedImage extends ChosenMode {
   image: ImageDescription;
   blobs: readonly Blob[];
   stack: Stack;
+  upper: OpenedUpper | null;
   tap: ReturnType<typeof createTapMap>;
   drain: TapDrain;
   replay: Replay | null;

@@ -3,7 +3,7 @@ import { codeOf, type ErrorCode, messageOf, ReplaybdError } from '../base/errors
 import { controlLimits } from '../base/limits.ts';
 
 /**
- * One request to a daemon's control socket; gives the decoded JSON, or the text of what is not
+ * One request to a daemon's control socket, with its parameters if it takes any; gives the decoded JSON, or the text of what is not
  * JSON (/metrics). Rejects with the daemon's own error code, with ERR_CONTROL_UNREACHABLE when no
  * daemon answers, with ERR_CONTROL_REPLY when what answers is not one.
  */
@@ -11,6 +11,7 @@ export async function controlRequest(
   socketPath: string,
   method: 'GET' | 'POST',
   path: string,
+  parameters?: object,
 ): Promise<unknown> {
   const client = new Client('http://localhost', {
     socketPath,
@@ -19,7 +20,11 @@ export async function controlRequest(
     maxResponseSize: controlLimits.replyBytesMax,
   });
   try {
-    const { statusCode, headers, body } = await client.request({ method, path });
+    const { statusCode, headers, body } = await client.request({
+      method,
+      path,
+      ...(parameters === undefined ? {} : { body: JSON.stringify(parameters) }),
+    });
     const text = await body.text();
     const isJson = headers['content-type'] === 'application/json';
     const value: unknown = isJson ? JSON.parse(text) : text;

@@ -3,6 +3,13 @@ import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { controlLimits } from '../base/limits.ts';
 import { type Logger, silentLogger } from '../base/log.ts';
 import { closeServer, listenOnUnixSocket } from '../base/unix-socket.ts';
+import {
+  parseForkParameters,
+  parseNoParameters,
+  parseSnapshotParameters,
+  type ForkParameters,
+  type SnapshotParameters,
+} from './control-parameters.ts';
 import { matchRoute, type Route } from './router.ts';
 
 /**
@@ -17,6 +24,8 @@ export interface ControlHandlers {
   metrics(): string | Promise<string>;
   stopRecording(deviceId: string): JsonValue | Promise<JsonValue>;
   detach(deviceId: string): JsonValue | Promise<JsonValue>;
+  snapshot(deviceId: string, parameters: SnapshotParameters): JsonValue | Promise<JsonValue>;
+  fork(deviceId: string, parameters: ForkParameters): JsonValue | Promise<JsonValue>;
 }
 
 export type JsonValue =
@@ -40,8 +49,10 @@ export interface Control {
  *   GET  /v1/health                      GET  /v1/devices
  *   GET  /v1/devices/:id/stats           GET  /metrics
  *   POST /v1/devices/:id/record/stop     POST /v1/devices/:id/detach
+ *   POST /v1/devices/:id/snapshot        {"data": PATH, "index": PATH, "kind": KIND}, each optional
+ *   POST /v1/devices/:id/fork            {"folder": PATH, "kind": KIND}
  *
- * Replies are JSON, but for /metrics; errors are {"error": {"code": "ERR_...", "message": "..."}}.
+ * Parameters are a JSON object in the body. Replies are JSON, but for /metrics; errors are {"error": {"code": "ERR_...", "message": "..."}}.
  * Throws ERR_SOCKET_PATH or ERR_SOCKET_IN_USE.
  */
 export async function startControl(options: ControlOptions): Promise<Control> {
@@ -84,40 +95,48 @@ interface Reply {
   allow?: string;
 }
 
-type ControlRoute = Route<(id: string) => Promise<Reply>>;
+/** `body` is the request's, whole. */
+type ControlRoute = Route<(id: string, body: string) => Promise<Reply>>;
 
 function controlRoutes(handlers: ControlHandlers): ControlRoute[] {
   const json = async (value: JsonValue | Promise<JsonValue>): Promise<Reply> => {
     return jsonReply(200, await value);
   };
+  const get = (path: string, use: (id: string) => Promise<Reply>): ControlRoute => {
+    return { method: 'GET', path, use: withoutParameters(use) };
+  };
+  const post = (verb: string, use: ControlRoute['use']): ControlRoute => {
+    return { method: 'POST', path: `/v1/devices/:id/${verb}`, use };
+  };
   return [
-    { method: 'GET', path: '/v1/health', use: async () => await json(handlers.health()) },
-    { method: 'GET', path: '/v1/devices', use: async () => await json(handlers.devices()) },
-    {
-      method: 'GET',
-      path: '/v1/devices/:id/stats',
-      use: async (id) => await json(handlers.stats(id)),
-    },
-    {
-      method: 'POST',
-      path: '/v1/devices/:id/record/stop',
-      use: async (id) => await json(handlers.stopRecording(id)),
-    },
-    {
-      method: 'POST',
-      path: '/v1/devices/:id/detach',
-      use: async (id) => await json(handlers.detach(id)),
-    },
-    {
-      method: 'GET',
-      path: '/metrics',
-      use: async () => ({
-        status: 200,
-        type: 'text/plain; version=0.0.4; charset=utf-8',
-        body: await handlers.metrics(),
-      }),
-    },
+    get('/v1/health', async () => await json(handlers.health())),
+    get('/v1/devices', async () => await json(handlers.devices())),
+    get('/v1/devices/:id/stats', async (id) => await json(handlers.stats(id))),
+    get('/metrics', async () => ({
+      status: 200,
+      type: 'text/plain; version=0.0.4; charset=utf-8',
+      body: await handlers.metrics(),
+    })),
+    post(
+      'record/stop',
+      withoutParameters(async (id) => await json(handlers.stopRecording(id))),
+    ),
+    post(
+      'detach',
+      withoutParameters(async (id) => await json(handlers.detach(id))),
+    ),
+    post('snapshot', async (id, body) => {
+      return await json(handlers.snapshot(id, parseSnapshotParameters(body)));
+    }),
+    post('fork', async (id, body) => await json(handlers.fork(id, parseForkParameters(body)))),
   ];
+}
+
+function withoutParameters(use: (id: string) => Promise<Reply>): ControlRoute['use'] {
+  return async (id, body) => {
+    parseNoParameters(body);
+    return await use(id);
+  };
 }
 
 async function answer(routes: readonly ControlRoute[], request: IncomingMessage): Promise<Reply> {
@@ -130,8 +149,7 @@ async function answer(routes: readonly ControlRoute[], request: IncomingMessage)
     const reply = errorBody(405, 'ERR_CONTROL_METHOD', message);
     return { ...reply, allow: found.allowed.join(', ') };
   }
-  checkBody(await readBody(request));
-  return await found.use(found.id);
+  return await found.use(found.id, await readBody(request));
 }
 
 async function readBody(request: IncomingMessage): Promise<string> {
@@ -149,16 +167,6 @@ async function readBody(request: IncomingMessage): Promise<string> {
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');
-}
-
-/** No request has parameters yet; one that is sent all the same would go unheeded, so say so. */
-function checkBody(body: string): void {
-  if (body === '' || /^\s*\{\s*\}\s*$/.test(body)) return;
-  throw new ReplaybdError(
-    'ERR_CONTROL_BODY',
-    'control request: expected no body or {}, found something else. Requests take no parameters.',
-    { errno: 'EINVAL' },
-  );
 }
 
 function errorReply(error: unknown): Reply {

@@ -3,6 +3,8 @@ import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { ReplaybdError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { recoverSnapshot } from '../device/snapshot.ts';
 import { annotation } from '../image/build/annotations.ts';
 import {
   readImageConfig,
@@ -15,6 +17,7 @@ import type { RegistryClient, RepositoryName } from '../registry/client.ts';
 import { parseReference, repositoryBlobUrl } from '../registry/reference.ts';
 import type { TraceImage, TraceLayer } from '../trace/trace.ts';
 import type { TraceSource } from './image-trace.ts';
+import type { UpperLocation } from './upper-folder.ts';
 
 /** An image, before any of its layers is opened. */
 export interface ImageDescription {
@@ -22,8 +25,10 @@ export interface ImageDescription {
   readonly name: string;
   /** The image as its traces name it. */
   readonly identity: Omit<TraceImage, 'virtualSizeBytes'>;
-  /** Bottom first, one for each layer of the identity. */
+  /** Bottom first: one for each layer of the identity, then what snapshots of the device sealed. */
   readonly lowers: readonly LowerLocation[];
+  /** The writable layer; null for a read-only device. */
+  readonly upper: UpperLocation | null;
   /** Where the trace is that the image brings with it. */
   readonly traceSource: TraceSource | null;
 }
@@ -35,6 +40,7 @@ export interface DescribeOptions {
   onRepository: (repository: RepositoryName) => void;
   /** Called with a configuration's `resultFile` ('' when it has none) before anything is refused. */
   onResultFile: (path: string) => void;
+  log: Logger;
   signal?: AbortSignal;
 }
 
@@ -49,15 +55,10 @@ export async function describeImage(
 }
 
 async function describeConfig(path: string, options: DescribeOptions): Promise<ImageDescription> {
+  await recoverSnapshot(path, options.log);
   const config = await readImageConfig(path);
   options.onResultFile(config.resultFile);
   const traceSource = configuredTrace(config);
-  if (config.upper.index !== '' && config.upper.data !== '') {
-    throw new ReplaybdError(
-      'ERR_UPPER_UNSUPPORTED',
-      `${path}: $.upper: writable layers are not served yet. Remove "upper" to attach read-only.`,
-    );
-  }
   // An acceleration layer holds a trace, not a part of the disk.
   const layersOfDisk = config.accelerationLayer ? config.lowers.slice(0, -1) : config.lowers;
   if (config.repoBlobUrl !== '') options.onRepository(config.repoBlobUrl);
@@ -74,7 +75,18 @@ async function describeConfig(path: string, options: DescribeOptions): Promise<I
     }),
   );
   const identity = { manifestDigest: null, layers };
-  return { name: path, identity, lowers, traceSource };
+  return { name: path, identity, lowers, upper: configuredUpper(config), traceSource };
+}
+
+function configuredUpper({ name, upper }: ImageConfig): UpperLocation | null {
+  const { data, index, target, gzipIndex } = upper;
+  if (data === '' || index === '') return null;
+  if (target === '' && gzipIndex === '') return { data, index, configPath: name, isThere: true };
+  throw new ReplaybdError(
+    'ERR_CONFIG_UNSUPPORTED',
+    `${name}: $.upper: TurboOCI layers (target, gzipIndex) are not supported. ` +
+      'Convert the image to overlaybd-native layers.',
+  );
 }
 
 /** Errors: ERR_CONFIG_TRACE for two traces at once, which overlaybd refuses too. */
@@ -117,6 +129,7 @@ async function describeReference(
   const [acceleration] = manifest.layers.filter((layer) => !overlaybdLayers.includes(layer));
   return {
     name: target,
+    upper: null,
     traceSource:
       acceleration === undefined
         ? null

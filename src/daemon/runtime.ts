@@ -17,6 +17,7 @@ import { parseRepositoryAddress } from '../registry/reference.ts';
 import { TraceStore } from '../trace/store.ts';
 import { returnFreedMemory } from '../../native/free-memory.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
+import { WriteMetrics } from './write-counts.ts';
 
 export interface RuntimeOptions {
   /** Where blobs are kept; null keeps them in memory, for as long as a device is open. */
@@ -45,6 +46,7 @@ export class Runtime {
   readonly fetcher: Fetcher;
   readonly traces: TraceStore;
   readonly metrics: PrefetchMetrics = new PrefetchMetrics();
+  readonly writeMetrics: WriteMetrics = new WriteMetrics(this.metrics.registry);
   readonly clock: Clock;
   readonly log: Logger;
   readonly #fetchListeners = new Set<FetchListener>();

@@ -33,6 +33,8 @@ const handlers: ControlHandlers = {
   detach: () => {
     throw new Error('secret detail');
   },
+  snapshot: (id, parameters) => ({ id: knownDevice(id), ...parameters }),
+  fork: (id, { folder, kind }) => ({ id: knownDevice(id), folder, kind: kind ?? null }),
 };
 
 async function serve(t: TestContext, log = silentLogger): Promise<string> {
@@ -64,6 +66,35 @@ test('every documented request is answered', async (t) => {
   assert.equal(await get('/metrics'), 'replaybd_reads_total 7\n');
   const stopped = await controlRequest(socketPath, 'POST', '/v1/devices/disk%2F1/record/stop');
   assert.deepEqual(stopped, { trace: 'disk/1.trace' });
+});
+
+test('parameters arrive, and those that would go unheeded are refused', async (t) => {
+  const socketPath = await serve(t);
+  const post = async (verb: string, parameters?: object) =>
+    await controlRequest(socketPath, 'POST', `/v1/devices/disk%2F1/${verb}`, parameters);
+  const files = { data: '/d', index: '/i' };
+  assert.deepEqual(await post('snapshot'), { id: 'disk/1' });
+  assert.deepEqual(await post('snapshot', files), { id: 'disk/1', ...files });
+  assert.deepEqual(await post('snapshot', { kind: 'sparse' }), { id: 'disk/1', kind: 'sparse' });
+  const fork = { folder: '/f', kind: 'append' };
+  assert.deepEqual(await post('fork', fork), { id: 'disk/1', ...fork });
+  const refused: [string, object?][] = [
+    ['snapshot', { data: '/d' }],
+    ['snapshot', { index: '/i' }],
+    ['snapshot', { kind: 'thick' }],
+    ['snapshot', { data: 1, index: 2 }],
+    ['snapshot', { ...files, other: true }],
+    ['snapshot', []],
+    ['fork'],
+    ['fork', { folder: 'relative' }],
+    ['fork', { folder: '/f', data: '/d' }],
+    ['record/stop', { now: true }],
+    ['detach', { now: true }],
+  ];
+  for (const [verb, parameters] of refused) {
+    const what = `${verb} ${JSON.stringify(parameters)}`;
+    await assert.rejects(post(verb, parameters), { code: 'ERR_CONTROL_BODY' }, what);
+  }
 });
 
 test('errors keep their code; what is internal stays inside', async (t) => {

@@ -3,6 +3,7 @@ import { messageOf } from '../../base/errors.ts';
 import { fuseLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import type { SharedDevice } from '../../device/block-device.ts';
 import { CachedReader } from '../../device/cached-reader.ts';
+import { TapProducer } from '../../device/tap.ts';
 import { receive, send } from './channel.ts';
 import { RemapWatch, type RemapLine } from './remap.ts';
 import {
@@ -276,5 +277,16 @@ async function makeReader({ reader, ringIndex }: FuseWorkerData): Promise<Worker
 
 /** Reads hits, and writes to the upper where the device has one, by the device's shared maps. */
 function sharedReader(shared: SharedDevice, ringIndex: number): WorkerReader {
-  return new CachedReader(shared, ringIndex);
+  const reader = new CachedReader(shared, ringIndex);
+  const { upper } = reader;
+  if (upper === null) return reader;
+  const tap = new TapProducer(shared.tap, ringIndex);
+  return {
+    readCached: (offset, into) => reader.readCached(offset, into),
+    write: (offset, data) => {
+      const isDone = upper.write(offset, data);
+      if (isDone) tap.countWrite(data.length);
+      return isDone;
+    },
+  };
 }

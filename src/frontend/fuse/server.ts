@@ -148,7 +148,7 @@ export class FuseServer {
       case 'fault':
         this.#log.error(
           { path: this.path },
-          `fuse: reading local bytes failed: ${message.message}`,
+          `fuse: a worker could not use the device's maps: ${message.message}`,
         );
         return;
       default:

@@ -1,0 +1,37 @@
+import type { AttachmentReport } from '../daemon/attachment.ts';
+import { formatQuality } from '../prefetch/quality.ts';
+import type { DeviceStats } from './control-socket.ts';
+import { formatBytes } from './terminal.ts';
+
+/** An attached device's counters, a line each. */
+export function formatStats(facts: DeviceStats & { pid: number }): string {
+  const { trace, replay, fetcher, cache } = facts;
+  const row = (name: string, text: string): string => `${name.padEnd(13)}${text}\n`;
+  const inFlight = formatBytes(fetcher.demand.activeBytes + fetcher.prefetch.activeBytes);
+  return (
+    row('device', `${facts.device} (process ${facts.pid}): ${facts.image}`) +
+    row('mode', `${facts.mode}, ready in ${facts.readyMs.toFixed(0)} ms`) +
+    row('disk', `${formatBytes(facts.virtualSizeBytes)} in ${facts.layers} layers`) +
+    (trace === null ? '' : row('trace', `${trace.records} records, ${trace.path}`)) +
+    (replay === null
+      ? ''
+      : row(
+          'replay',
+          `${replay.end ?? 'running'}, ${formatBytes(replay.requestedBytes)} asked for`,
+        )) +
+    formatQuality(facts.quality) +
+    formatUpper(facts) +
+    row('in flight', `${inFlight}, ${fetcher.retries} retries, ${fetcher.throttles} throttles`) +
+    row('cache', `${formatBytes(cache.usedBytes)} of ${formatBytes(cache.quotaBytes)}`)
+  );
+}
+
+/** What was written to a device, as a line for people; '' for a read-only one. */
+export function formatUpper({ upper }: Pick<AttachmentReport, 'upper'>): string {
+  if (upper === null) return '';
+  const { kind, data, writes, writtenBytes, flushes, discards } = upper;
+  return (
+    `written      ${formatBytes(writtenBytes)} in ${writes} writes, ${flushes} flushes, ` +
+    `${discards} discards; ${kind} layer ${data}\n`
+  );
+}

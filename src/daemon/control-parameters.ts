@@ -1,0 +1,68 @@
+import { messageOf, ReplaybdError } from '../base/errors.ts';
+import { JsonObject } from '../base/json-object.ts';
+import type { UpperKind } from '../image/lsmt/upper-map.ts';
+
+// Parameters of control requests: a JSON object in the body. A key that a request does not know would
+// go unheeded, so it is refused (ERR_CONTROL_BODY).
+
+const REQUEST = 'control request';
+const UPPER_KINDS: readonly UpperKind[] = ['append', 'sparse'];
+
+/** Files of a device's new writable layer, and its kind; what is absent follows the old one. */
+export interface SnapshotParameters {
+  data?: string;
+  index?: string;
+  kind?: UpperKind;
+}
+
+export interface ForkParameters {
+  /** Of the new device's configuration and writable layer. */
+  folder: string;
+  kind?: UpperKind;
+}
+
+/** Nothing, or an empty object. */
+export function parseNoParameters(body: string): void {
+  parse(body, () => undefined);
+}
+
+export function parseSnapshotParameters(body: string): SnapshotParameters {
+  return parse(body, (object) => {
+    const [data, index, kind] = [
+      object.string('data'),
+      object.string('index'),
+      object.word('kind', UPPER_KINDS),
+    ];
+    if ((data === '') !== (index === '')) throw refusal('"data" and "index" go together');
+    return {
+      ...(data === '' ? {} : { data, index }),
+      ...(kind === '' ? {} : { kind }),
+    };
+  });
+}
+
+export function parseForkParameters(body: string): ForkParameters {
+  return parse(body, (object) => {
+    const [folder, kind] = [object.string('folder'), object.word('kind', UPPER_KINDS)];
+    if (!folder.startsWith('/')) throw refusal('"folder" is an absolute path');
+    return { folder, ...(kind === '' ? {} : { kind }) };
+  });
+}
+
+function parse<Parameters>(body: string, read: (object: JsonObject) => Parameters): Parameters {
+  try {
+    const object = JsonObject.parse(body.trim() === '' ? '{}' : body, REQUEST);
+    const parameters = read(object);
+    if (object.ignored.length === 0) return parameters;
+    throw refusal(`it does not take ${object.ignored.join(', ')}`);
+  } catch (error) {
+    throw new ReplaybdError('ERR_CONTROL_BODY', messageOf(error), {
+      errno: 'EINVAL',
+      cause: error,
+    });
+  }
+}
+
+function refusal(what: string): ReplaybdError {
+  return new ReplaybdError('ERR_CONTROL_BODY', `${REQUEST}: ${what}.`, { errno: 'EINVAL' });
+}
