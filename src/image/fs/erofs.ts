@@ -7,7 +7,8 @@ const MAGIC = 0xe0f5e1e2;
 /** Zero padding, big physical clusters, chunks, device tables, tail packing, fragments, long xattr
  * prefixes: what lies beyond, as 48-bit addresses, moves fields (Linux, fs/erofs/erofs_fs.h). */
 const READ_FEATURES = 0x7f;
-const FEATURE_BIG_PCLUSTER = 0x2;
+/** Big physical clusters, tail packing, fragments: each comes with a header before every index. */
+const FEATURES_MAP_HEADER = 0x2 | 0x10 | 0x20;
 const INODE_SLOT_BYTES = 32;
 const COMPACT_INODE_BYTES = 32;
 const EXTENDED_INODE_BYTES = 64;
@@ -16,7 +17,8 @@ const EXTENDED_INODE_BYTES = 64;
 export interface ErofsLayout {
   readonly blockBytes: number;
   readonly metaOffset: number;
-  readonly hasBigPclusters: boolean;
+  /** Of files with an index of 8 bytes an entry; all others have one. */
+  readonly hasMapHeaders: boolean;
 }
 
 /**
@@ -41,7 +43,7 @@ export function openErofs(disk: Disk, superblock: Uint8Array): FileSystem | null
   const layout = {
     blockBytes,
     metaOffset: view.getUint32(40, true) * blockBytes,
-    hasBigPclusters: (features & FEATURE_BIG_PCLUSTER) !== 0,
+    hasMapHeaders: (features & FEATURES_MAP_HEADER) !== 0,
   };
   return new Erofs(disk, layout, view.getUint16(14, true));
 }
