@@ -218,5 +218,7 @@ function attributesOf(entry: TarEntry, type: EntryType): Attributes {
   const extended = attributes
     .filter(({ name }) => isKeptAttribute(name.toString('latin1')))
     .sort((a, b) => Buffer.compare(a.name, b.name));
-  return { mode: TYPES[type].mode | mode, uid, gid, mtimeNs, extended };
+  // Linux gives every symbolic link all permissions, and no way to change them.
+  const permissions = type === 'symlink' ? 0o777 : mode;
+  return { mode: TYPES[type].mode | permissions, uid, gid, mtimeNs, extended };
 }
