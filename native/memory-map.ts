@@ -48,7 +48,10 @@ export class MemoryMap {
     this.#replace(offset, length, PROT_READ, MAP_SHARED, fd);
   }
 
-  /** Gives anonymous pages back to the system; they read as zeros afterwards. */
+  /**
+   * Gives pages back to the system. Afterwards anonymous ones read as zeros, and a file's as before: they
+   * stay in the page cache.
+   */
   discard(offset: number, length: number): void {
     if (madvise(this.address + offset, length, MADV_DONTNEED) !== 0) {
       throw errnoError('madvise', `${length} bytes at ${offset}`);

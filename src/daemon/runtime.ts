@@ -15,7 +15,7 @@ import {
 } from '../registry/client.ts';
 import { parseRepositoryAddress } from '../registry/reference.ts';
 import { TraceStore } from '../trace/store.ts';
-import { returnFreedMemory } from '../../native/free-memory.ts';
+import { returnFreedMemory, shareOneHeap } from '../../native/free-memory.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
 import { WriteMetrics } from './write-counts.ts';
 
@@ -34,7 +34,7 @@ export interface RuntimeOptions {
 /** A lower whose bytes are in a registry. */
 export type RemoteLower = LowerLocation & { kind: 'remote' };
 
-/** How often freed memory is given back. */
+/** How often memory that is not needed is given back. */
 const TRIM_MS = 5000;
 
 type FetchListener = (event: FetchEvent) => void;
@@ -50,7 +50,7 @@ export class Runtime {
   readonly clock: Clock;
   readonly log: Logger;
   readonly #fetchListeners = new Set<FetchListener>();
-  readonly #trimmer = setInterval(returnFreedMemory, TRIM_MS).unref();
+  readonly #trimmer = setInterval(() => this.#returnMemory(), TRIM_MS).unref();
   #closing: Promise<void> | null = null;
 
   /** `Runtime.open` calls this. */
@@ -75,6 +75,7 @@ export class Runtime {
   /** Throws ERR_CACHE_LOCKED when another process uses the cache folder. */
   static async open(options: RuntimeOptions): Promise<Runtime> {
     const { cacheFolder, quotaBytes, clock = systemClock, log = silentLogger } = options;
+    shareOneHeap();
     const cache =
       cacheFolder === null
         ? openMemoryCache({ quotaBytes, clock, log })
@@ -105,6 +106,11 @@ export class Runtime {
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
+  }
+
+  #returnMemory(): void {
+    returnFreedMemory();
+    this.cache.unloadPages();
   }
 
   async #close(): Promise<void> {

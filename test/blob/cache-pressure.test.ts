@@ -103,6 +103,7 @@ test('other threads never see wrong bytes while granules come and go', async (t)
     const offset = ((round * 7) % 32) * (MIB / 4);
     for (const range of blob.missing(offset, MIB / 4)) fill(blob, content, range);
     if (round % 3 === 0) blob.drop({ offset, length: MIB / 16 });
+    if (round % 5 === 0) cache.unloadPages();
     await sleep(1);
   }
   const told = once(reader, 'message');
@@ -114,6 +115,25 @@ test('other threads never see wrong bytes while granules come and go', async (t)
   await once(reader, 'exit');
   await blob.close();
   await cache.close();
+});
+
+test('pages that were taken out of the process read as before, and memory stays', async (t) => {
+  const path = await temporaryFolder(t);
+  const content = patternBytes(4 * MIB);
+  const cache = await openBlobCache(path, { quotaBytes: 64 * MIB });
+  const memory = openMemoryCache({ quotaBytes: 64 * MIB });
+  for (const blob of [
+    await cache.blob(digestOf('unloaded'), content.length),
+    await memory.blob(digestOf('unloaded'), content.length),
+  ]) {
+    fill(blob, content, { offset: 0, length: MIB });
+    cache.unloadPages();
+    memory.unloadPages();
+    assert.equal(assertGranules(blob, content), GRANULES_PER_MIB);
+    await blob.close();
+  }
+  await cache.close();
+  await memory.close();
 });
 
 test('pinned ranges stay, and go when they are unpinned', async () => {
@@ -145,6 +165,8 @@ test('when everything is pinned, what exceeds the quota stands in memory', async
   assert.equal(assertGranules(blob, content), 3 * GRANULES_PER_MIB);
   assert(cache.stats.usedBytes <= 2 * MIB);
   assert(cache.stats.spilledBytes >= MIB * 0.9);
+  cache.unloadPages();
+  assert.equal(assertGranules(blob, content), 3 * GRANULES_PER_MIB);
   await blob.close();
   await cache.close();
 });

@@ -4,7 +4,7 @@ import { systemClock, type Clock } from '../../base/clock.ts';
 import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { cacheLimits, GRANULE_BYTES } from '../../base/limits.ts';
 import { silentLogger, type Logger } from '../../base/log.ts';
-import { MemoryStorage } from './blob-storage.ts';
+import { FileStorage, MemoryStorage } from './blob-storage.ts';
 import { CacheEntry } from './cache-entry.ts';
 import { CacheFolder } from './cache-folder.ts';
 import { CachedBlob, type CacheKeeper } from './cached-blob.ts';
@@ -125,6 +125,16 @@ export class BlobCache {
     const opened = this.#openings.then(() => this.#open(digest, sizeBytes));
     this.#openings = opened.catch(() => undefined);
     return opened;
+  }
+
+  /**
+   * Takes files' pages out of this process; they stay in the page cache, and come back as they are
+   * read. A blob that stands in memory in part keeps what it has.
+   */
+  unloadPages(): void {
+    for (const { storage, inMemory, sizeBytes } of this.#entries.values()) {
+      if (storage instanceof FileStorage && inMemory.count === 0) storage.map.discard(0, sizeBytes);
+    }
   }
 
   /** Records the presence of everything now, instead of within a few seconds. */
