@@ -111,3 +111,38 @@ test('a block size that is no power of two from 4 to 64 KiB is refused', () => {
     );
   }
 });
+
+test('any number of threads gives the same bytes', { skip }, async () => {
+  // Several batches, and a last one that is no whole block.
+  const plain = syntheticBytes(5_000_001, 11);
+  for (const algorithm of ['lz4', 'zstd'] as const) {
+    for (const blockBytes of [4096, 65_536]) {
+      const alone = await writeZFile(plain, { algorithm, blockBytes, threads: 1 });
+      for (const threads of [2, 3, 9]) {
+        const written = await writeZFile(plain, { algorithm, blockBytes, threads }, [300_007]);
+        assert(written.equals(alone), `${algorithm} ${blockBytes} on ${threads} threads`);
+      }
+    }
+  }
+});
+
+test('a sink that fails makes a later call fail, and nothing is written after it', async () => {
+  for (const failing of [1, 2, 4]) {
+    let writes = 0;
+    const sink = {
+      write: async () => {
+        writes += 1;
+        if (writes === failing) throw new Error(`write ${failing} failed`);
+      },
+      patch: async () => assert.fail('no header for a file that is not whole'),
+    };
+    const writer = new ZFileWriter(sink, { threads: 2 });
+    const work = async () => {
+      for (let at = 0; at < 20; at += 1) await writer.write(syntheticBytes(400_000, at));
+      await writer.finish();
+    };
+    await assert.rejects(work(), new RegExp(`write ${failing} failed`));
+    await writer.settle();
+    assert.strictEqual(writes, failing);
+  }
+});
