@@ -154,6 +154,7 @@ try {
   await bench.play('record');
   for (const link of LINKS) {
     if (values.link !== undefined && !link.name.includes(values.link)) continue;
+    process.stderr.write(`${link.name} ...\n`);
     links.push(await measureLink(bench, link));
     if (link.others) others.push(await measureOthers(bench, link));
   }

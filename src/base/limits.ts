@@ -215,7 +215,7 @@ export const fetchLimits = {
   windowBytesMin: 128 * 1024,
   /** The window's part that prefetch has while a demand read waits: nothing queues up, nor idles. */
   windowShareUnderDemand: 1 / 2,
-  windowBytesStart: 1024 * 1024,
+  windowBytesStart: 512 * 1024,
   /** A rate that is believed as soon as it is measured; a lower one may be that of a small window. */
   fastBytesPerSecond: 64_000_000,
   windowBytesMax: 64 * 1024 * 1024,
