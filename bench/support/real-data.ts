@@ -13,7 +13,7 @@ export function mixedData(bytes: number): Buffer {
 function gather(folder: string, pattern: RegExp, bytesMax: number): Buffer {
   const parts: Buffer[] = [];
   let left = bytesMax;
-  for (const path of walk(folder)) {
+  for (const path of walkFiles(folder)) {
     if (left === 0) break;
     if (!pattern.test(path)) continue;
     const part = readFileSync(path).subarray(0, left);
@@ -24,10 +24,10 @@ function gather(folder: string, pattern: RegExp, bytesMax: number): Buffer {
 }
 
 /** Regular files of a folder and below, links not followed. */
-function* walk(folder: string): Generator<string> {
+export function* walkFiles(folder: string): Generator<string> {
   for (const entry of readdirSync(folder, { withFileTypes: true })) {
     const path = join(folder, entry.name);
     if (entry.isFile()) yield path;
-    else if (entry.isDirectory()) yield* walk(path);
+    else if (entry.isDirectory()) yield* walkFiles(path);
   }
 }

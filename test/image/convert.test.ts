@@ -246,7 +246,7 @@ function differences(found: readonly string[], expected: readonly string[]): str
     (lines) => new Set(lines.map((line) => line.replace(/^( \S+ \S+ \S+ \S+) \S+/, '$1'))),
   );
   return [
-    ...[...ours.difference(theirs)].map((line) => `ours: ${line}`),
-    ...[...theirs.difference(ours)].map((line) => `umoci's: ${line}`),
+    ...[...ours].filter((line) => !theirs.has(line)).map((line) => `ours: ${line}`),
+    ...[...theirs].filter((line) => !ours.has(line)).map((line) => `umoci's: ${line}`),
   ];
 }

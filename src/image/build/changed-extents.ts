@@ -40,7 +40,7 @@ export async function* changedExtents(
     signal?.throwIfAborted();
     await nextTurn();
     readDisk(current, after, offset, length);
-    if (previous !== null) readDisk(previous, before, offset, length);
+    if (previous !== null) readSparsely(previous, before, offset, length);
     yield* compareChunk(after.subarray(0, length), before.subarray(0, length), offset);
   }
 }
@@ -103,6 +103,13 @@ function compareBlock(after: Buffer, before: Buffer, at: number): BlockState {
   const end = at + BLOCK_BYTES;
   if (after.compare(before, at, end, at, end) === 0) return 'same';
   return after.compare(ZERO_BLOCK, 0, BLOCK_BYTES, at, end) === 0 ? 'zeroed' : 'data';
+}
+
+/** As readDisk; what the disk does not store, it is not asked for. */
+function readSparsely(disk: DiskFile, into: Buffer, offset: number, length: number): void {
+  const stored = nextDataRange(disk.fd, offset, disk.path);
+  if (stored !== null && stored.offset < offset + length) readDisk(disk, into, offset, length);
+  else into.fill(0, 0, length);
 }
 
 /** Fills `into` from byte `offset` of a disk. */

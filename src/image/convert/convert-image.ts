@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import PQueue from 'p-queue';
+import { ReplaybdError } from '../../base/errors.ts';
 import { convertLimits } from '../../base/limits.ts';
 import { applyLayer } from '../apply/apply-layer.ts';
 import { writeLayerFile } from '../build/layer-file.ts';
@@ -77,7 +78,7 @@ class ImageRun implements AsyncDisposable {
     for (const [turn, position] of missing.entries()) {
       const ahead = missing.slice(turn, turn + 1 + convertLimits.layersAhead);
       for (const next of ahead) await this.#openStream(layers[next]);
-      await this.#convertOne(position);
+      await this.#convertOne(position, turn + 1 === missing.length);
     }
     await this.#committing;
     await this.#pushes.onIdle();
@@ -115,7 +116,7 @@ class ImageRun implements AsyncDisposable {
     this.#streams.set(input, stream);
   }
 
-  async #convertOne(position: number): Promise<void> {
+  async #convertOne(position: number, isLast: boolean): Promise<void> {
     const { input } = this.#image.layers[position];
     assert(input !== null, 'a base layer needs no converting');
     const { progress, signal } = this.#context;
@@ -123,7 +124,7 @@ class ImageRun implements AsyncDisposable {
     assert(stream !== undefined, 'streams are opened before their turn');
     const disk = await this.#diskAt(position);
     let seenBytes = 0;
-    const { dirty } = await applyLayer({
+    const applying = applyLayer({
       imagePath: disk.path,
       tar: stream.tar(),
       onProgress: ({ bytes }) => {
@@ -132,11 +133,14 @@ class ImageRun implements AsyncDisposable {
       },
       signal,
     });
+    const { dirty } = await applying.catch((error: unknown) => {
+      throw namingLayer(error, `${this.#context.source.name}: ${input.descriptor.digest}`);
+    });
     this.#streams.delete(input);
     await stream[Symbol.asyncDispose]();
     // The layer below is read from the state that is now to change.
     await this.#committing;
-    const changes = await disk.commit(position === 0 ? null : dirty, signal);
+    const changes = await disk.commit(position === 0 ? null : dirty, isLast, signal);
     this.#level = position + 1;
     this.#committing = this.#commit(position, input, disk, changes);
     this.#watch(this.#committing);
@@ -206,4 +210,17 @@ class ImageRun implements AsyncDisposable {
   #watch(work: Promise<void>): void {
     work.catch((error: unknown) => this.#stop.abort(error));
   }
+}
+
+/** Applying a tar knows neither its layer nor how its disk came to its size. */
+function namingLayer(error: unknown, name: string): unknown {
+  if (!(error instanceof ReplaybdError) || !/^ERR_(?:APPLY|TAR|EXT4)_/.test(error.code)) {
+    return error;
+  }
+  const isFull = error.code === 'ERR_EXT4_FULL' || error.code === 'ERR_APPLY_SIZE';
+  const advice = isFull ? ' Choose a larger disk with --vsize.' : '';
+  return new ReplaybdError(error.code, `${name}: ${error.message}${advice}`, {
+    cause: error,
+    errno: error.errno,
+  });
 }

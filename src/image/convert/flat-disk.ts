@@ -29,11 +29,14 @@ export class FlatDisk implements Disposable {
   readonly #sizeBytes: number;
   readonly #current: ScratchFile;
   readonly #committed: ScratchFile;
+  /** Where the last commit's data is. */
+  #source: ScratchFile;
 
   private constructor(sizeBytes: number, current: ScratchFile, committed: ScratchFile) {
     this.#sizeBytes = sizeBytes;
     this.#current = current;
     this.#committed = committed;
+    this.#source = committed;
   }
 
   /** Two disks of zeros on the file system of `folder`; they have no names. */
@@ -82,17 +85,22 @@ export class FlatDisk implements Disposable {
 
   /**
    * What changed since the last commit, in LBA order, and is committed now. `dirty` says where to
-   * look: whole blocks, in order; null: everywhere.
+   * look: whole blocks, in order; null: everywhere. After the last commit, nothing may be applied.
    */
-  async commit(dirty: readonly ByteRange[] | null, signal: AbortSignal): Promise<Change[]> {
+  async commit(
+    dirty: readonly ByteRange[] | null,
+    isLast: boolean,
+    signal: AbortSignal,
+  ): Promise<Change[]> {
     const changes: Change[] = [];
     const [current, committed, within] = [this.#current, this.#committed, dirty ?? undefined];
     const found = changedExtents(current, committed, this.#sizeBytes, signal, within);
     for await (const extent of found) {
       const { lba, sectors, zeroed = false } = extent;
       changes.push({ lba, sectors, zeroed });
-      store(committed, extent);
+      if (!isLast) store(committed, extent);
     }
+    if (isLast) this.#source = current;
     return changes;
   }
 
@@ -110,7 +118,7 @@ export class FlatDisk implements Disposable {
       }
       if (buffer.length < length) buffer = Buffer.alloc(length);
       const data = buffer.subarray(0, length);
-      readDisk(this.#committed, data, lba * SECTOR_BYTES, length);
+      readDisk(this.#source, data, lba * SECTOR_BYTES, length);
       onBytes(length);
       yield { lba, sectors, data };
     }
