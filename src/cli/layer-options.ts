@@ -41,7 +41,7 @@ export function addCodingOptions(command: Command): Command {
         .default('4'),
     )
     .option(
-      '--compress-threads <number>',
+      '--threads, --compress-threads <number>',
       'threads that compress (default: one a processor, up to 4)',
       wholeNumber(1, THREADS_MAX),
     );

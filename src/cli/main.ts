@@ -20,6 +20,7 @@ const MODULES: Readonly<Record<string, string>> = {
   export: 'export',
   import: 'import',
   create: 'create',
+  apply: 'apply',
   commit: 'commit',
   seal: 'seal',
   merge: 'merge',
@@ -49,16 +50,21 @@ for (const name of new Set(asked)) {
 }
 
 try {
-  // overlaybd's tools write their flags with underscores: --commit_sealed.
-  const words = process.argv.map((word) =>
-    word.replace(/^--[a-z0-9_]+/, (name) => name.replaceAll('_', '-')),
-  );
+  const words = process.argv.map(asOurs);
   await program.parseAsync(words);
 } catch (error) {
   const code = error instanceof ReplaybdError ? ` (${error.code})` : '';
   process.stderr.write(`replaybd: ${messageOf(error)}${code}\n`);
   if (process.env.REPLAYBD_DEBUG !== undefined) console.error(error);
   process.exitCode = codeOf(error) === 'ERR_INTERRUPTED' ? INTERRUPTED_EXIT_CODE : 1;
+}
+
+/** overlaybd's tools write their flags so: --commit_sealed, --compress=false. */
+function asOurs(word: string): string {
+  const flag = word.replace(/^--[a-z0-9_]+/, (name) => name.replaceAll('_', '-'));
+  return flag.replace(/^--([a-z-]+)=(true|false)$/, (_, name: string, value: string) =>
+    value === 'true' ? `--${name}` : `--no-${name}`,
+  );
 }
 
 interface CommandModule {

@@ -20,7 +20,7 @@ export function register(program: Command): void {
   const command = program
     .command('zfile')
     .description('compress a file to a ZFile, or take one apart')
-    .argument('<files...>', 'SOURCE TARGET; TARGET alone compresses standard input')
+    .argument('<files...>', 'SOURCE TARGET; without SOURCE, or for "-", it is standard input')
     .option('-x, --extract', 'decompress SOURCE to TARGET')
     .option('--verify', 'check every block of the one file that is named; write nothing');
   addOutputOptions(addCodingOptions(command)).action(run);
@@ -30,32 +30,24 @@ async function run(files: string[], flags: ZFileFlags, command: Command): Promis
   const isExtract = flags.extract === true;
   const isVerify = flags.verify === true;
   if (isExtract && isVerify) command.error('error: --extract and --verify exclude each other');
-  const isWrong = isVerify
-    ? files.length !== 1
-    : files.length > 2 || (isExtract && files.length !== 2);
-  if (isWrong)
-    command.error(`error: expected ${usage(isExtract, isVerify)}, found ${files.length}`);
+  const most = isVerify ? 1 : 2;
+  if (files.length > most) command.error(`error: expected ${most} files, found ${files.length}`);
+  const sourcePath = isVerify || files.length === 2 ? files[0] : '-';
+  const source = sourcePath === '-' ? process.stdin : sourcePath;
+  const target = files.at(-1) ?? '';
   const progress = new ProgressLine();
   const onProgress = (bytes: number) => progress.show(formatBytes(bytes));
   const replace = flags.force ?? false;
-  await interruptible(async (signal) => {
+  const result = await interruptible(async (signal) => {
     const options = { replace, isDurable: flags.sync, onProgress, signal };
-    const [first = '', target = first] = files;
-    if (isVerify) return { verified: first, ...(await verifyZFile(first, options)) };
-    if (isExtract) return { target, ...(await extractZFile(first, target, options)) };
-    const source = files.length === 1 ? process.stdin : first;
+    if (isVerify) return { verified: sourcePath, ...(await verifyZFile(source, options)) };
+    if (isExtract) return { target, ...(await extractZFile(source, target, options)) };
     const all = { ...options, coding: codingOf(flags), tar: flags.tar ?? false };
     const written = await compressToZFile(source, target, all);
     if (written.storedBlockBytesMax > ORIGINAL_READS_BYTES_MAX) warnOfLongBlock(target);
     return written;
-  })
-    .finally(() => progress.clear())
-    .then((result) => print(result, flags.json === true));
-}
-
-function usage(isExtract: boolean, isVerify: boolean): string {
-  if (isVerify) return 'one file';
-  return isExtract ? 'SOURCE and TARGET' : 'SOURCE and TARGET, or TARGET';
+  }).finally(() => progress.clear());
+  print(result, flags.json === true);
 }
 
 interface Result {

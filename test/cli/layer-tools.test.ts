@@ -104,7 +104,9 @@ test('commit, seal and merge refuse what is there already, unless they are force
   assert.match(await refusal(scratch, 'commit', data, index, scratch.folder), /ERR_OUTPUT_TARGET/);
 
   const merged = scratch.path('merged');
-  await cliOutput(scratch, ['merge', out, merged, '-t']);
+  await cliOutput(scratch, ['merge', '--compress=false', out, merged]);
+  assert.equal(readFileSync(merged).toString('latin1', 0, 4), 'LSMT');
+  await cliOutput(scratch, ['merge', out, merged, '-t', '-f']);
   const digests = [out, merged].map((path) => cliOutput(scratch, ['export', '--sha256', path]));
   const [ofLayer, ofMerged] = await Promise.all(digests);
   assert.equal(ofLayer, ofMerged);
@@ -118,12 +120,24 @@ test('commit, seal and merge refuse what is there already, unless they are force
     ['commit', data, index],
     ['commit', '--seal', data, index, out],
     ['commit', data, index, out, '--bs', '5'],
-    ['zfile', '-x', data],
+    ['zfile', data, index, out],
     ['zfile', '--verify', '-x', data],
     ['merge', out],
   ]) {
     assert.equal((await cli(scratch, words)).code, 2, words.join(' '));
   }
+});
+
+test('a writable layer that is in use is not committed', async (t) => {
+  const scratch = scratchOf(t);
+  const [data, index] = await makeUpper(scratch, MIB, syntheticBytes(MIB, 6));
+  const upper = await openWritableUpper({ data, index });
+  scratch.atEnd(() => upper.close());
+  assert.match(
+    await refusal(scratch, 'commit', data, index, scratch.path('out')),
+    /ERR_UPPER_BUSY/,
+  );
+  assert.match(await refusal(scratch, 'seal', data, index), /ERR_UPPER_BUSY/);
 });
 
 test('a layer is pushed as a blob, under its digest', async (t) => {
@@ -185,18 +199,27 @@ test('zfile compresses, extracts and verifies as the original does', async (t) =
   await cliOutput(scratch, ['zfile', '--verify', scratch.path('tar')]);
 
   // Standard input, in pieces that are no blocks: the original would write short blocks.
-  const child = spawn(process.execPath, [MAIN, 'zfile', scratch.path('piped')], {
-    stdio: ['pipe', 'ignore', 'inherit'],
-  });
   const plain = readFileSync(scratch.path('plain'));
-  for (let at = 0; at < plain.length; at += 10_001) {
-    child.stdin.write(plain.subarray(at, at + 10_001));
+  await piped(plain, 'zfile', scratch.path('piped'));
+  assert.ok(readFileSync(scratch.path('piped')).equals(original));
+  await piped(original, 'zfile', '-x', '-', scratch.path('extracted'));
+  assert.ok(readFileSync(scratch.path('extracted')).equals(plain));
+  await piped(original, 'zfile', '--verify', '-');
+});
+
+/** Runs the tool with these bytes as standard input, in pieces of an odd size. */
+async function piped(bytes: Buffer, ...words: string[]): Promise<void> {
+  const stdio = ['pipe', 'ignore', 'inherit'] as const;
+  const child = spawn(process.execPath, [MAIN, ...words], { stdio: [...stdio] });
+  const { stdin } = child;
+  assert.ok(stdin !== null);
+  for (let at = 0; at < bytes.length; at += 10_001) {
+    stdin.write(bytes.subarray(at, at + 10_001));
     await sleep(1);
   }
-  child.stdin.end();
+  stdin.end();
   assert.deepEqual(await once(child, 'close'), [0, null]);
-  assert.ok(readFileSync(scratch.path('piped')).equals(original));
-});
+}
 
 test('zfile refuses what is damaged, and leaves nothing of it', async (t) => {
   const scratch = scratchOf(t);

@@ -1,3 +1,5 @@
+import { tryLockFile } from '../../../native/file-space.ts';
+import { ReplaybdError } from '../../base/errors.ts';
 import { openLocalBlob } from '../../blob/local-blob.ts';
 import { openFileBytes } from '../file-bytes.ts';
 import { openLayerBlob } from '../layer-blob.ts';
@@ -32,16 +34,24 @@ interface CommitSource {
 /**
  * Commits a writable layer: its data in LBA order, what was superseded left out. The bytes are those
  * of `overlaybd-commit` with the same options (file.cpp:289-453). The layer itself is only read.
- * Errors: those of openUpper, extentsOf and writeLayerOutput.
+ * Errors: ERR_UPPER_BUSY, those of openUpper, extentsOf and writeLayerOutput.
  */
 export async function commitUpper(
   data: string,
   index: string,
   options: CommitOptions,
 ): Promise<LayerOutput> {
-  const upper = await openUpper(data, index);
   const bytes = await openFileBytes(data);
   try {
+    if (!tryLockFile(bytes.fd, data)) {
+      throw new ReplaybdError(
+        'ERR_UPPER_BUSY',
+        `${data}: another device or tool has this writable layer open. Detach the device first, ` +
+          'or take a snapshot of it and commit what that seals.',
+        { errno: 'EBUSY' },
+      );
+    }
+    const upper = await openUpper(data, index);
     const { virtualSizeBytes, parentUuid } = upper;
     return await commit({ bytes, entries: upper, virtualSizeBytes, parentUuid }, options);
   } finally {

@@ -1,7 +1,10 @@
 import { createReadStream } from 'node:fs';
-import type { FileHandle } from 'node:fs/promises';
+import { open, type FileHandle } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname } from 'node:path';
 import { openLocalBlob } from '../../blob/local-blob.ts';
 import { messageOf, ReplaybdError } from '../../base/errors.ts';
+import { openScratchFile } from '../build/scratch-file.ts';
 import { BufferedSink, FileSink } from '../byte-sink.ts';
 import { openLayerBlob } from '../layer-blob.ts';
 import { writeOutputFile, type OutputFileOptions } from '../output-file.ts';
@@ -74,13 +77,18 @@ async function* chunksOf(source: string | AsyncIterable<unknown>): AsyncGenerato
   }
 }
 
-/** Writes what a ZFile, in a tar or not, holds: `overlaybd-zfile -x`. Errors: ERR_ZFILE_*. */
+/**
+ * Writes what a ZFile, in a tar or not, holds: `overlaybd-zfile -x`. A stream is kept in a file
+ * without a name beside the target first. Errors: ERR_ZFILE_*.
+ */
 export async function extractZFile(
-  source: string,
+  source: string | AsyncIterable<unknown>,
   target: string,
   options: ZFileOptions & OutputFileOptions,
 ): Promise<ZFileFacts> {
-  return await writeOutputFile(target, options, (file) => extractInto(file, source, options));
+  return await writeOutputFile(target, options, (file) =>
+    withFile(source, dirname(target), options, (path) => extractInto(file, path, options)),
+  );
 }
 
 async function extractInto(
@@ -99,8 +107,35 @@ async function extractInto(
 }
 
 /** Decodes every block and checks its CRC: `overlaybd-zfile --verify`. Errors: ERR_ZFILE_*. */
-export async function verifyZFile(source: string, options: ZFileOptions): Promise<ZFileFacts> {
-  return await decodeAll(source, options, async () => undefined);
+export async function verifyZFile(
+  source: string | AsyncIterable<unknown>,
+  options: ZFileOptions,
+): Promise<ZFileFacts> {
+  return await withFile(source, tmpdir(), options, (path) =>
+    decodeAll(path, options, async () => undefined),
+  );
+}
+
+/** A ZFile is read from both of its ends, so a stream has to become a file. */
+async function withFile<T>(
+  source: string | AsyncIterable<unknown>,
+  folder: string,
+  { signal }: ZFileOptions,
+  work: (path: string) => Promise<T>,
+): Promise<T> {
+  if (typeof source === 'string') return await work(source);
+  using scratch = openScratchFile(folder, `.replaybd-zfile-${process.pid}`);
+  const file = await open(scratch.path, 'r+');
+  try {
+    const sink = new FileSink(file);
+    for await (const chunk of chunksOf(source)) {
+      signal?.throwIfAborted();
+      await sink.write(chunk);
+    }
+  } finally {
+    await file.close();
+  }
+  return await work(scratch.path);
 }
 
 async function decodeAll(
