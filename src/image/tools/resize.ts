@@ -61,8 +61,8 @@ export async function resizeImage(options: ResizeOptions): Promise<Resized> {
   await using held = await holdUpper(options);
   const { upper } = held;
   const previousBytes = upper.virtualSizeBytes;
-  if (sizeBytes !== previousBytes) await writeJournal(options);
-  const changedBytes = sizeBytes === previousBytes ? 0 : await redo(upper);
+  await writeJournal(options);
+  const changedBytes = await redo(upper);
   return { previousBytes, virtualSizeBytes: sizeBytes, changedBytes, finishedEarlier };
 }
 
