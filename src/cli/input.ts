@@ -1,4 +1,6 @@
+import { createLogger } from '../base/log.ts';
 import type { Runtime } from '../daemon/runtime.ts';
+import { openWritableImage, type WritableImage } from '../daemon/writable-image.ts';
 import { openInput, type OpenedInput, type RemoteOpener } from '../image/input.ts';
 import { openRuntime, type RuntimeFlags } from './runtime-options.ts';
 
@@ -14,6 +16,23 @@ export async function withInput<T>(
       return await work(input);
     } finally {
       await input.close();
+    }
+  });
+}
+
+/** Opens an image with its writable layer, to write to it, for as long as `work` takes. */
+export async function withWritableImage<T>(
+  configPath: string,
+  flags: RuntimeFlags,
+  work: (image: WritableImage) => Promise<T>,
+): Promise<T> {
+  return await withRemoteOpener(flags, async (openRemote) => {
+    const log = createLogger({ level: flags.logLevel });
+    const image = await openWritableImage(configPath, { openRemote, log });
+    try {
+      return await work(image);
+    } finally {
+      await image.close();
     }
   });
 }

@@ -85,8 +85,11 @@ function checkKind({ kind, paths }: WritableUpper, wanted: UpperKind): void {
   );
 }
 
-/** Layers without a uuid are written by some tools, and fit any other. */
-function checkParent({ parentUuid, paths }: WritableUpper, stack: Stack): void {
+/**
+ * Refuses a writable layer that was written on top of other lowers. Layers without a uuid are written
+ * by some tools, and fit any other. ERR_UPPER_PARENT.
+ */
+export function checkParent({ parentUuid, paths }: WritableUpper, stack: Stack): void {
   const uuid = topUuid(stack);
   if (parentUuid === null || uuid === null || parentUuid === uuid) return;
   throw new ReplaybdError(

@@ -73,13 +73,16 @@ export async function readImageConfig(path: string): Promise<ImageConfig> {
 export function parseImageConfig(text: string, name: string): ImageConfig {
   const root = JsonObject.parse(text, name);
   const lowers = root.list('lowers');
-  if (lowers.length === 0 || lowers.length > lsmtLimits.layersMax) {
+  const upper = root.object('upper');
+  // A writable layer may be all there is: an image begins so.
+  const lowersMin = upper !== null && upper.string('data') !== '' ? 0 : 1;
+  const { layersMax } = lsmtLimits;
+  if (lowers.length < lowersMin || lowers.length > layersMax) {
     throw new ReplaybdError(
       'ERR_CONFIG_LOWERS',
-      `${name}: $.lowers: expected 1 to ${lsmtLimits.layersMax} layers, found ${lowers.length}`,
+      `${name}: $.lowers: expected ${lowersMin} to ${layersMax} layers, found ${lowers.length}`,
     );
   }
-  const upper = root.object('upper');
   const download = root.object('download');
   return {
     name,

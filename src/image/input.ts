@@ -10,7 +10,7 @@ import type { LayerBytes } from './layer-bytes.ts';
 import type { LsmtEntryColumns } from './lsmt/index-entries.ts';
 import { mergeLayers } from './lsmt/merged-index.ts';
 import { openUpper, type LsmtUpper } from './lsmt/upper.ts';
-import { openIndexedStack, type IndexedStack } from './stack.ts';
+import { emptyStack, openIndexedStack, type IndexedStack } from './stack.ts';
 
 /** What a command was given to read: an image's configuration, or layer files. */
 export interface OpenedInput {
@@ -60,10 +60,13 @@ export async function openInput(
     // One that fails must not end the others half-way: what they open is closed with the rest.
     await Promise.allSettled(opening);
     const blobs = await Promise.all(opening);
-    const stack = await openIndexedStack(blobs);
+    const upper = await openConfiguredUpper(config);
+    const stack =
+      blobs.length === 0 && upper !== null
+        ? emptyStack(upper.virtualSizeBytes)
+        : await openIndexedStack(blobs);
     const bytes = stack.layers.map((layer) => layer.container.bytes);
     const entries: LsmtEntryColumns[] = stack.layers.map((layer) => layer.lsmt);
-    const upper = await openConfiguredUpper(config);
     if (upper === null) {
       const source = exportSource(bytes, stack.map.index, stack.map.virtualSizeBytes);
       return { config, stack, upper, source, entries, bytes, close };

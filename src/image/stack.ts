@@ -100,7 +100,7 @@ export function stackOnto(stack: Stack, layer: StackLayer, entries: LsmtEntryCol
 }
 
 /** A stack without layers: all of it reads as zeros. For a writable layer that has nothing below. */
-export function emptyStack(virtualSizeBytes: number): Stack {
+export function emptyStack(virtualSizeBytes: number): IndexedStack {
   return { layers: [], ...lookups({ virtualSizeBytes, index: mergeLayers([], 0), layers: [] }) };
 }
 

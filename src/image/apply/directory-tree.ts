@@ -174,8 +174,8 @@ export class DirectoryTree {
     if (sizeBytes > EXT4_BLOCK_BYTES || block === 0) {
       throw imageError(`symbolic link ${inode}: its target is missing.`);
     }
-    const target = Buffer.alloc(sizeBytes);
+    const target = Buffer.alloc(EXT4_BLOCK_BYTES);
     this.#image.read(block * EXT4_BLOCK_BYTES, target);
-    return target.toString('latin1');
+    return target.toString('latin1', 0, sizeBytes);
   }
 }
