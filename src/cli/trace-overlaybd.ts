@@ -40,7 +40,8 @@ const IMAGE = 'config.v1.json or a registry reference: whose layers the trace is
 
 /** `replaybd trace import`, `trace export` and `trace pack-layer`. */
 export function registerOverlaybd(trace: Command): void {
-  addRuntimeOptions(trace.command('import'))
+  const importing = trace
+    .command('import')
     .description("make a trace of overlaybd's own trace, or of a list of paths in the image")
     .argument('<file>', "overlaybd's trace, or lines of paths; told apart by their first bytes")
     .option('--overlaybd', "refuse anything but overlaybd's trace")
@@ -48,17 +49,19 @@ export function registerOverlaybd(trace: Command): void {
     .requiredOption('--image <image>', IMAGE)
     .requiredOption('-o, --output <file>', 'the trace to write')
     .option('--workload <word...>', 'names the workload')
-    .option('--json', 'print what was taken over as JSON')
-    .action(importTrace);
-  addRuntimeOptions(trace.command('export'))
+    .option('--json', 'print what was taken over as JSON');
+  addRuntimeOptions(importing).action(importTrace);
+  const exporting = trace
+    .command('export')
     .description("make overlaybd's own trace of a trace")
     .argument('<trace>', 'a trace file')
     .option('--overlaybd', "overlaybd's 24-byte records; the only format there is, and the default")
     .requiredOption('--image <image>', IMAGE)
     .requiredOption('-o, --output <file>', 'the file to write')
-    .option('--json', 'print what was written as JSON')
-    .action(exportTrace);
-  addRuntimeOptions(trace.command('pack-layer'))
+    .option('--json', 'print what was written as JSON');
+  addRuntimeOptions(exporting).action(exportTrace);
+  const packing = trace
+    .command('pack-layer')
     .description("put a trace on top of an image, as overlaybd's acceleration layer")
     .argument('<image>', 'registry reference, or with --output alone a config.v1.json')
     .argument('<file>', "a trace, overlaybd's trace, or a list of paths")
@@ -67,8 +70,8 @@ export function registerOverlaybd(trace: Command): void {
       "push the image with the layer: another tag of the image's repository",
     )
     .option('-o, --output <file>', "write the layer's tar to a file")
-    .option('--json', 'print the digests as JSON')
-    .action(packLayer);
+    .option('--json', 'print the digests as JSON');
+  addRuntimeOptions(packing).action(packLayer);
 }
 
 async function importTrace(file: string, flags: ImportFlags): Promise<void> {

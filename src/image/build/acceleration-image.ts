@@ -75,11 +75,12 @@ export async function pushAccelerated(
   const [from, to] = [parseReference(source), parseReference(target)];
   const [home, goal] = [client.repository(from), client.repository(to)];
   const isSamePlace = home.host === goal.host && home.name === goal.name;
-  if (!isSamePlace || to.digest !== null || to.tag === null) {
+  const isOtherTag = to.digest === null && to.tag !== null && to.tag !== from.tag;
+  if (!isSamePlace || !isOtherTag) {
     throw new ReplaybdError(
       'ERR_PACK_TARGET',
-      `${target}: expected a tag of ${home.host}/${home.name}, where the image's layers are, ` +
-        'found another place. Pack there, and copy the image afterwards.',
+      `${target}: expected another tag of ${home.host}/${home.name}, where the image's layers are, ` +
+        `found ${isSamePlace ? 'none' : 'another place'}. Pack there, and copy the image afterwards.`,
     );
   }
   const fetched = await client.getManifest(from);
