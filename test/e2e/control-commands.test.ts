@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import type { AttachmentReport } from '../../src/daemon/attachment.ts';
 import { NbdReader } from '../../src/demo/nbd-client.ts';
@@ -37,7 +38,9 @@ test('the only device is watched, stopped recording, and detached', async (t) =>
   const { options, folder } = user;
   const crashed = await attach(scratch, user, 'crashed');
   await crashed.crash();
+  assert.ok(existsSync(crashed.ready.control), 'a killed process leaves its socket');
   const attached = await attach(scratch, user, 'disk');
+  assert.ok(!existsSync(crashed.ready.control), 'and the next one removes it');
   const reader = await NbdReader.connect(`${folder}/disk.nbd`);
   await reader.read(0, 2 ** 18);
   await reader.close();
