@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { Readable } from 'node:stream';
+import { Readable } from 'node:stream';
 import { getCACertificates } from 'node:tls';
 import { Pool, type Dispatcher } from 'undici';
 import { messageOf, ReplaybdError } from '../base/errors.ts';
@@ -15,6 +15,7 @@ export interface TransportOptions {
   /** overlaybd's certConfig: the client certificate shown to registries, never to other hosts. */
   clientCertificate?: { certFile: string; keyFile: string };
   connectTimeoutMs?: number;
+  /** Longest silence before an answer; of an upload, also while nothing of its body is taken. */
   headersTimeoutMs?: number;
   /** Longest silence inside a body. */
   bodyTimeoutMs?: number;
@@ -53,6 +54,7 @@ interface ConnectedPool {
 }
 
 const DEFAULT_CONNECTIONS: Record<Lane, number> = { demand: 8, prefetch: 48 };
+const DEFAULT_HEADERS_TIMEOUT_MS = 30_000;
 
 /**
  * HTTP/1.1 over undici pools: one pool for each origin and lane, so that a prefetch never occupies
@@ -82,12 +84,17 @@ export class Transport {
     return new Promise((resolve, reject) => {
       const handler = new ExchangeHandler(request, sink, resolve, reject);
       if (!handler.watchSignal()) return;
+      const { body = null } = request;
+      const isStream = body instanceof Readable;
+      const stallMs = this.#options.headersTimeoutMs ?? DEFAULT_HEADERS_TIMEOUT_MS;
       this.#pool(request).pool.dispatch(
         {
           method: request.method,
           path: request.url.pathname + request.url.search,
           headers: request.headers,
-          body: request.body ?? null,
+          body: isStream ? handler.watchUpload(body, stallMs) : body,
+          // The pool's time would count while a slow link takes the body.
+          ...(isStream ? { headersTimeout: 0 } : {}),
         },
         handler,
       );
@@ -126,7 +133,7 @@ export class Transport {
       connections: this.#connections(request.lane),
       pipelining: 1,
       allowH2: false,
-      headersTimeout: headersTimeoutMs ?? 30_000,
+      headersTimeout: headersTimeoutMs ?? DEFAULT_HEADERS_TIMEOUT_MS,
       bodyTimeout: bodyTimeoutMs ?? 30_000,
       keepAliveTimeout: this.#options.keepAliveMs ?? 60_000,
       connect: preconnector.connect,
@@ -147,6 +154,8 @@ class ExchangeHandler implements Dispatcher.DispatchHandler {
   #controller: Dispatcher.DispatchController | null = null;
   #head: ResponseHead | null = null;
   #settled = false;
+  #upload: { body: Readable; stallMs: number } | null = null;
+  #stallTimer: NodeJS.Timeout | undefined;
 
   constructor(
     request: HttpRequest,
@@ -171,8 +180,27 @@ class ExchangeHandler implements Dispatcher.DispatchHandler {
     return true;
   }
 
+  /** Gives the exchange up when, for so long, nothing of the body is taken and no answer comes. */
+  watchUpload(body: Readable, stallMs: number): Readable {
+    this.#upload = { body, stallMs };
+    const refresh = () => this.#stallTimer?.refresh();
+    return Readable.from(
+      (async function* () {
+        for await (const chunk of body as AsyncIterable<Buffer>) {
+          refresh();
+          yield chunk;
+        }
+        refresh();
+      })(),
+      { objectMode: false },
+    );
+  }
+
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
+    if (this.#upload !== null && !this.#settled) {
+      this.#stallTimer = setTimeout(() => this.#stalled(), this.#upload.stallMs);
+    }
     // Given up while it waited for a socket: release the socket unused.
     if (this.#settled) controller.abort(new Error('given up while queued'));
   }
@@ -183,6 +211,7 @@ class ExchangeHandler implements Dispatcher.DispatchHandler {
     headers: ResponseHead['headers'],
   ): void {
     if (this.#settled || status < 200) return;
+    clearTimeout(this.#stallTimer);
     const head = { url: this.#request.url, status, headers };
     this.#head = head;
     this.#guard(() => this.#sink.onHead(head));
@@ -202,6 +231,11 @@ class ExchangeHandler implements Dispatcher.DispatchHandler {
     this.#fail(networkError(this.#request.url, error));
   }
 
+  #stalled(): void {
+    const cause = Object.assign(new Error('nothing was taken of the body'), { code: 'ETIMEDOUT' });
+    this.#fail(networkError(this.#request.url, cause));
+  }
+
   #guard(action: () => void): void {
     try {
       action();
@@ -219,6 +253,8 @@ class ExchangeHandler implements Dispatcher.DispatchHandler {
 
   #settle(): void {
     this.#settled = true;
+    clearTimeout(this.#stallTimer);
+    this.#upload?.body.destroy();
     this.#request.signal?.removeEventListener('abort', this.#onAbort);
   }
 }
