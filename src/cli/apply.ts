@@ -3,6 +3,7 @@ import { applyToDevice } from '../device/apply/apply-to-device.ts';
 import { makeFileSystem, writeRaw, type WriteDiskOptions } from '../device/apply/write-disk.ts';
 import type { WritableDevice } from '../device/writable-device.ts';
 import { isChecksum } from '../image/tar/checksum.ts';
+import { checkInput } from '../image/tar/input.ts';
 import { withWritableImage } from './input.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, interruptible, ProgressLine } from './terminal.ts';
@@ -43,6 +44,7 @@ async function run(
   if (flags.raw === true && (flags.mkfs === true || flags.checksum !== undefined)) {
     command.error('error: --raw goes with neither --mkfs nor --checksum');
   }
+  await checkInput(input);
   const startedMs = performance.now();
   const progress = new ProgressLine();
   const { entries, bytes } = await interruptible((signal) =>

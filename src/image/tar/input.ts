@@ -1,4 +1,5 @@
 import { closeSync, constants, createReadStream, fstatSync, openSync, read } from 'node:fs';
+import { access } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
@@ -30,11 +31,22 @@ export async function* inputBytes(
     } else yield* streamBytes(createReadStream('', { fd, highWaterMark: CHUNK_BYTES }), signal);
   } catch (error) {
     signal?.throwIfAborted();
-    const name = path === STANDARD_INPUT ? 'standard input' : path;
-    throw new ReplaybdError('ERR_INPUT_READ', `${name}: cannot be read: ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw inputError(path, error);
   }
+}
+
+/** Refuses an input that cannot be opened, before anything is done for it. ERR_INPUT_READ. */
+export async function checkInput(path: string): Promise<void> {
+  if (path === STANDARD_INPUT) return;
+  await access(path, constants.R_OK).catch((error: unknown) => {
+    throw inputError(path, error);
+  });
+}
+
+function inputError(path: string, cause: unknown): ReplaybdError {
+  const name = path === STANDARD_INPUT ? 'standard input' : path;
+  const message = `${name}: cannot be read: ${messageOf(cause)}`;
+  return new ReplaybdError('ERR_INPUT_READ', message, { cause });
 }
 
 /** Reads a chunk while the one before is used. */
