@@ -38,10 +38,11 @@ export interface BlockDevice {
 
   /**
    * Calls `listener` with every new `shared`, and returns what ends that; absent where `shared`
-   * never changes. From the moment a device changes, old maps answer no read and take no write
-   * (`readCached` and `SharedUpper.write` give false), so that a thread which still has them hands
-   * everything to the main thread: nobody has to be paused. Old mappings stay until the listeners'
-   * promises resolve, which is to say that none of their threads uses them any more.
+   * never changes. From the moment a device changes, old maps answer no read (`readCached` gives
+   * false, `CachedReader.isRetired` says why) and the layer that was replaced takes no write
+   * (`SharedUpper.write` gives false), so that a thread which still has them hands everything to the
+   * main thread: nobody has to be paused. Old mappings stay until the listeners' promises resolve,
+   * which is to say that none of their threads uses what came before.
    */
   onRemap?(listener: RemapListener): () => void;
 }
@@ -76,6 +77,10 @@ export interface SharedDevice {
   readonly tap: TapMap;
   /** Of a writable device: threads read and write it by themselves, see SharedUpper. */
   readonly upper?: UpperMap;
+  /** The layer below it, which a snapshot is making a lower of and nobody writes any more. */
+  readonly frozen?: UpperMap;
+  /** Of a writable device: word 0 is 1 as soon as it has another `shared`. */
+  readonly superseded?: SharedArrayBuffer;
 }
 
 /**

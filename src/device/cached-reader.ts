@@ -1,5 +1,5 @@
 import { findSegment } from '../image/lsmt/merged-index.ts';
-import { runKinds } from '../image/lsmt/sector-map.ts';
+import { runKinds, type RunKind } from '../image/lsmt/sector-map.ts';
 import { SharedUpper } from '../image/lsmt/shared-upper.ts';
 import type { UpperMap } from '../image/lsmt/upper-map.ts';
 import { SECTOR_BYTES } from '../base/limits.ts';
@@ -13,10 +13,11 @@ import {
 import type { SharedDevice } from './block-device.ts';
 import { TapProducer } from './tap.ts';
 
-/** Sectors of the disk. */
-export interface SectorRun {
+/** Sectors of the disk that a device's writable layers have (`data`, `zeroed`) or not (`absent`). */
+export interface WritableRun {
   lba: number;
   sectors: number;
+  kind: RunKind;
 }
 
 /**
@@ -30,21 +31,25 @@ export class CachedReader {
   /** The writable layer as this thread has it; null on a read-only device. */
   readonly upper: SharedUpper | null;
   readonly #stack: StackMap;
+  /** The writable layer, and the one that a snapshot has frozen below it. */
+  readonly #uppers: readonly SharedUpper[];
+  readonly #superseded: Int32Array | null;
   readonly #kernel: ReadKernel;
   readonly #tap: TapProducer;
   /** Bytes of `into` that the ops so far fill. */
   #filled = 0;
-  /** Some of the read at hand is not in the writable layer. */
+  /** Some of the read at hand is in no writable layer. */
   #looksBelow = false;
 
   /** `ringIndex` is this thread's own ring of the tap. */
   constructor(shared: SharedDevice, ringIndex: number) {
-    const { stack, upper } = shared;
+    const { stack, superseded } = shared;
     this.#stack = stack;
-    this.upper = upper === undefined ? null : new SharedUpper(upper);
-    this.#kernel = createReadKernel(
-      upper === undefined ? stack.layers : [...stack.layers, dataFileLayer(upper)],
-    );
+    const uppers = [shared.upper, shared.frozen].filter((map) => map !== undefined);
+    this.#uppers = uppers.map((map) => new SharedUpper(map));
+    this.upper = this.#uppers.at(0) ?? null;
+    this.#superseded = superseded === undefined ? null : new Int32Array(superseded);
+    this.#kernel = createReadKernel([...stack.layers, ...uppers.map(dataFileLayer)]);
     this.#tap = new TapProducer(shared.tap, ringIndex);
   }
 
@@ -55,12 +60,12 @@ export class CachedReader {
 
   /** The device has changed: this reader answers nothing any more, see BlockDevice.onRemap. */
   get isRetired(): boolean {
-    return this.upper !== null && this.upper.isRetired;
+    return this.#superseded !== null && Atomics.load(this.#superseded, 0) !== 0;
   }
 
   /**
    * Fills `into` from byte `offset` of the device; false when some bytes are not local or not good.
-   * The tap hears of what layers below a writable one were asked for.
+   * The tap hears of reads that layers below a writable one were asked for.
    */
   readCached(offset: number, into: Uint8Array): boolean {
     const hit = this.readUntapped(offset, into);
@@ -70,47 +75,53 @@ export class CachedReader {
 
   /** As readCached, for the second try of a read that the tap has seen already. */
   readUntapped(offset: number, into: Uint8Array): boolean {
-    const { upper } = this;
     const lba = offset / SECTOR_BYTES;
     const lbaEnd = (offset + into.length) / SECTOR_BYTES;
     this.#kernel.ops.clear();
     this.#filled = 0;
-    this.#looksBelow = upper === null;
-    const isReady =
-      upper === null
-        ? this.#addLowers(lba, lbaEnd, into)
-        : !upper.isRetired && this.#addAll(upper, lba, lbaEnd, into);
-    return isReady && this.#kernel.run(into) === 0;
+    this.#looksBelow = false;
+    if (this.isRetired || !this.#add(0, lba, lbaEnd, into)) return false;
+    return this.#kernel.run(into) === 0;
   }
 
-  /** What of a range the writable layer leaves to those below, in order. */
-  lowerRuns(lba: number, sectors: number): SectorRun[] {
-    if (this.upper === null) return [{ lba, sectors }];
-    const map = this.upper.sectors;
-    const runs: SectorRun[] = [];
-    for (let done = 0; done < sectors;) {
-      const count = map.find(lba + done, sectors - done);
-      if (map.kind === runKinds.absent) runs.push({ lba: lba + done, sectors: count });
-      done += count;
-    }
+  /** What of a range is in a writable layer, and what is not, in order. */
+  writableRuns(lba: number, sectors: number): WritableRun[] {
+    const runs: WritableRun[] = [];
+    this.#addRuns(0, lba, sectors, runs);
     return runs;
   }
 
-  #addAll(upper: SharedUpper, lba: number, lbaEnd: number, into: Uint8Array): boolean {
-    const { ops } = this.#kernel;
+  #addRuns(level: number, lba: number, sectors: number, runs: WritableRun[]): void {
+    if (level === this.#uppers.length) {
+      runs.push({ lba, sectors, kind: runKinds.absent });
+      return;
+    }
+    const map = this.#uppers[level].sectors;
+    for (let done = 0; done < sectors;) {
+      const count = map.find(lba + done, sectors - done);
+      const { kind } = map;
+      if (kind === runKinds.absent) this.#addRuns(level + 1, lba + done, count, runs);
+      else runs.push({ lba: lba + done, sectors: count, kind });
+      done += count;
+    }
+  }
+
+  /** Ops for [lba, lbaEnd) from the writable layers at and below `level`, and from the others. */
+  #add(level: number, lba: number, lbaEnd: number, into: Uint8Array): boolean {
+    if (level === this.#uppers.length) return this.#addLowers(lba, lbaEnd, into);
+    const upper = this.#uppers[level];
     const map = upper.sectors;
     for (let at = lba; at < lbaEnd;) {
       const sectors = map.find(at, lbaEnd - at);
       if (map.kind === runKinds.absent) {
-        this.#looksBelow = true;
-        if (!this.#addLowers(at, at + sectors, into)) return false;
+        if (!this.#add(level + 1, at, at + sectors, into)) return false;
       } else {
         if (!this.#hasRoom(into)) return false;
-        const length = sectors * SECTOR_BYTES;
-        const layer = map.kind === runKinds.zeroed ? ZERO_LAYER : this.#stack.layers.length;
-        const source = map.kind === runKinds.zeroed ? 0 : upper.dataSector(at) * SECTOR_BYTES;
-        ops.push(layer, source, length, this.#filled);
-        this.#filled += length;
+        const isZeroed = map.kind === runKinds.zeroed;
+        const layer = isZeroed ? ZERO_LAYER : this.#stack.layers.length + level;
+        const source = isZeroed ? 0 : upper.dataSector(at) * SECTOR_BYTES;
+        this.#kernel.ops.push(layer, source, sectors * SECTOR_BYTES, this.#filled);
+        this.#filled += sectors * SECTOR_BYTES;
       }
       at += sectors;
     }
@@ -121,6 +132,7 @@ export class CachedReader {
   #addLowers(lba: number, lbaEnd: number, into: Uint8Array): boolean {
     const { start, sectors, mapped, layer, segmentCount } = this.#stack.index;
     const ops = this.#kernel.ops;
+    this.#looksBelow = true;
     let filled = this.#filled;
     for (let segment = findSegment(this.#stack.index, lba); lba < lbaEnd; segment += 1) {
       const segmentStart = segment < segmentCount ? Math.min(start[segment], lbaEnd) : lbaEnd;

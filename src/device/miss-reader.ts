@@ -5,6 +5,7 @@ import { SECTOR_BYTES } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
 import { mergeRanges, type ByteRange } from '../base/range.ts';
 import type { ReadFailure } from '../../native/kernels.ts';
+import { runKinds } from '../image/lsmt/sector-map.ts';
 import type { Stack } from '../image/stack.ts';
 import type { MissSource } from '../prefetch/quality.ts';
 import type { DeviceExtent } from './block-device.ts';
@@ -115,7 +116,8 @@ export class MissReader {
   #blobRanges(offset: number, length: number): Map<Blob, ByteRange[]> {
     const { stack, reader } = this.#current();
     const byBlob = new Map<Blob, ByteRange[]>();
-    for (const run of reader.lowerRuns(offset / SECTOR_BYTES, length / SECTOR_BYTES)) {
+    for (const run of reader.writableRuns(offset / SECTOR_BYTES, length / SECTOR_BYTES)) {
+      if (run.kind !== runKinds.absent) continue;
       for (const piece of stack.locate(run.lba, run.sectors)) {
         const { blob } = stack.layers[piece.layer];
         const ranges = byBlob.get(blob) ?? [];

@@ -5,17 +5,14 @@ import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { lsmtLimits } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
 import { openLocalBlob } from '../blob/local-blob.ts';
-import { openLayerBlob } from '../image/layer-blob.ts';
 import { createUpper, type UpperPaths } from '../image/lsmt/create-upper.ts';
-import type { LsmtEntryColumns } from '../image/lsmt/index-entries.ts';
-import { layerFacts } from '../image/lsmt/layer.ts';
 import { openLocked } from '../image/lsmt/open-upper.ts';
 import { appendSeal, isSealed } from '../image/lsmt/seal-upper.ts';
 import { sidecarPath } from '../image/lsmt/sidecar.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { readUpper, readUpperUuid } from '../image/lsmt/upper.ts';
 import { openWritableUpper, type WritableUpper } from '../image/lsmt/writable-upper.ts';
-import { stackOnto, type StackLayer } from '../image/stack.ts';
+import { stackOnto } from '../image/stack.ts';
 import { advanceConfig, configuredUpper } from './snapshot-config.ts';
 import {
   readJournal,
@@ -68,42 +65,68 @@ export async function takeSnapshot(
   const upper = { data: resolve(options.data), index: resolve(options.index) };
   const old = { data: resolve(former.paths.data), index: resolve(former.paths.index) };
   await refuseExisting(configPath, upper);
+  await refuseTooMany(former);
   await former.flush();
   await onStep('flushed');
 
-  const uuid = randomUUID().toUpperCase();
   const journal: SnapshotJournal = {
     phase: 'prepare',
     old: { ...old, dataEndBytes: former.dataEndBytes },
-    new: { ...upper, uuid },
+    new: { ...upper, uuid: randomUUID().toUpperCase() },
   };
   await writeJournal(configPath, journal);
+  const switched = await goOn(device, configPath, journal, { ...options, ...upper, onStep });
+  try {
+    await onStep('switched');
+    const entries = await former.appendSeal();
+    await onStep('sealed');
+    await complete(configPath, journal, onStep);
+    const thawed = stackSealed(device, old.data);
+    void Promise.all([switched.released, (await thawed).released]).then(() =>
+      device.closeFormer(former),
+    );
+    return {
+      sealed: old.data,
+      upper,
+      entries,
+      pauseMs: switched.pauseMs,
+      flushMs: switched.flushMs,
+    };
+  } catch (error) {
+    throw new ReplaybdError(
+      'ERR_SNAPSHOT_INCOMPLETE',
+      `${configPath}: the snapshot is in effect, but not finished: ${messageOf(error)}. ` +
+        'It is finished when the image is opened again.',
+      { cause: error },
+    );
+  }
+}
+
+/** The steps during which nothing has happened yet, and the one by which it has. */
+async function goOn(
+  device: WritableDevice,
+  configPath: string,
+  journal: SnapshotJournal,
+  options: SnapshotOptions & Required<Pick<SnapshotOptions, 'onStep'>>,
+): Promise<{ released: Promise<void>; pauseMs: number; flushMs: number }> {
+  const { onStep } = options;
+  const { upper: former } = device;
   let next: WritableUpper | null = null;
   let isShutOut = false;
-  let pausedMs = 0;
-  let flushMs = 0;
-  let released: Promise<void>;
   try {
     await onStep('prepared');
-    next = await createNext(former, { ...options, ...upper }, uuid);
+    next = await createNext(former, options, journal.new.uuid);
     await onStep('created');
-    pausedMs = performance.now();
+    const startedMs = performance.now();
     isShutOut = true;
     await former.shutOut();
     await former.flush();
-    flushMs = performance.now() - pausedMs;
+    const flushMs = performance.now() - startedMs;
     await onStep('shut-out');
-    const { layer, entries } = await layerOf(former);
-    const switching = { ...journal, phase: 'switch' as const };
-    switching.old.dataEndBytes = former.dataEndBytes;
-    try {
-      const stack = stackOnto(device.stack, layer, entries);
-      await writeJournal(configPath, switching);
-      released = device.replace(stack, next, layer.blob);
-    } catch (error) {
-      await layer.blob.close();
-      throw error;
-    }
+    journal.old.dataEndBytes = former.dataEndBytes;
+    await writeJournal(configPath, { ...journal, phase: 'switch' });
+    const released = device.freeze(next);
+    return { released, pauseMs: performance.now() - startedMs, flushMs };
   } catch (error) {
     if (isShutOut) former.letIn();
     await next?.close();
@@ -112,22 +135,19 @@ export async function takeSnapshot(
     await undo(configPath, journal, options.log);
     throw error;
   }
-  const pauseMs = performance.now() - pausedMs;
+}
+
+/** Has the device read the sealed layer as it reads any lower. */
+async function stackSealed(
+  device: WritableDevice,
+  path: string,
+): Promise<{ released: Promise<void> }> {
+  const blob = await openLocalBlob(path);
   try {
-    await onStep('switched');
-    const entries = await former.appendSeal();
-    await onStep('sealed');
-    await complete(configPath, journal, onStep);
-    return { sealed: old.data, upper, entries, pauseMs, flushMs };
+    return { released: device.thaw(await stackOnto(device.stack, blob), blob) };
   } catch (error) {
-    throw new ReplaybdError(
-      'ERR_SNAPSHOT_INCOMPLETE',
-      `${configPath}: the snapshot is in effect, but not written down: ${messageOf(error)}. ` +
-        'It is completed when the image is opened again.',
-      { cause: error },
-    );
-  } finally {
-    void released.then(() => device.closeFormer(former));
+    await blob.close();
+    throw error;
   }
 }
 
@@ -204,33 +224,19 @@ async function createNext(
   return await openWritableUpper({ data, index }, log === undefined ? {} : { log });
 }
 
-/** A layer that nobody writes any more, as a lower: its data file, and what its index says now. */
-async function layerOf(
-  upper: WritableUpper,
-): Promise<{ layer: StackLayer; entries: LsmtEntryColumns }> {
-  const entries = upper.heldEntries();
-  if (entries.count > lsmtLimits.entriesMax) {
-    throw new ReplaybdError(
-      'ERR_SNAPSHOT_ENTRIES',
-      `${upper.paths.data}: expected at most ${lsmtLimits.entriesMax} entries in a sealed layer, ` +
-        `found ${entries.count}. Commit the layer instead.`,
-      { errno: 'EINVAL' },
-    );
-  }
-  const blob = await openLocalBlob(upper.paths.data);
-  try {
-    const container = await openLayerBlob(blob);
-    const { kind, uuid, parentUuid, virtualSizeBytes } = upper;
-    const facts = layerFacts(
-      { kind: kind === 'sparse' ? 'sealed-sparse' : 'sealed', uuid, parentUuid, virtualSizeBytes },
-      entries,
-    );
-    const lsmt = { name: blob.name, facts, metadataRanges: [] };
-    return { layer: { blob, container, lsmt, metadataRanges: container.metadataRanges }, entries };
-  } catch (error) {
-    await blob.close();
-    throw error;
-  }
+/** A sealed layer has to be one that can be opened. */
+async function refuseTooMany(upper: WritableUpper): Promise<void> {
+  const { entriesMax } = lsmtLimits;
+  if (upper.logEntries <= entriesMax / 4) return;
+  // Half of what is possible: writes go on until the layer is sealed.
+  const { count } = await upper.entries();
+  if (count <= entriesMax / 2) return;
+  throw new ReplaybdError(
+    'ERR_SNAPSHOT_ENTRIES',
+    `${upper.paths.data}: expected at most ${entriesMax / 2} entries in a layer to seal, ` +
+      `found ${count}. Commit the layer instead.`,
+    { errno: 'EINVAL' },
+  );
 }
 
 async function refuseExisting(configPath: string, upper: UpperPaths): Promise<void> {

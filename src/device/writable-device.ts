@@ -1,6 +1,7 @@
 import type { Blob } from '../blob/blob.ts';
 import { ReplaybdError } from '../base/errors.ts';
 import { SECTOR_BYTES } from '../base/limits.ts';
+import type { ByteRange } from '../base/range.ts';
 import { runKinds } from '../image/lsmt/sector-map.ts';
 import type { WritableUpper } from '../image/lsmt/writable-upper.ts';
 import type { Stack } from '../image/stack.ts';
@@ -34,6 +35,7 @@ interface Generation {
   readonly stack: Stack;
   readonly upper: WritableUpper;
   readonly shared: SharedDevice;
+  readonly superseded: SharedArrayBuffer;
   readonly reader: CachedReader;
 }
 
@@ -62,7 +64,7 @@ export class WritableDevice implements BlockDevice {
     this.id = options.id;
     this.#options = options;
     this.#tap = options.tap;
-    this.#now = this.#generation(options.stack, options.upper);
+    this.#now = this.#generation(options.stack, options.upper, null);
     this.#misses = new MissReader(options, () => this.#now);
     this.writer = {
       write: (offset, data, fua) => this.#write(offset, data, fua),
@@ -99,19 +101,14 @@ export class WritableDevice implements BlockDevice {
   }
 
   extents(offset: number, length: number): DeviceExtent[] {
-    const { stack, upper } = this.#now;
-    const map = upper.shared.sectors;
-    const lba = offset / SECTOR_BYTES;
-    const sectors = length / SECTOR_BYTES;
-    const data = [];
-    for (let done = 0; done < sectors;) {
-      const count = map.find(lba + done, sectors - done);
-      const { kind } = map;
-      if (kind === runKinds.absent) data.push(...stackData(stack, lba + done, count));
+    const { stack, reader } = this.#now;
+    const data: ByteRange[] = [];
+    for (const run of reader.writableRuns(offset / SECTOR_BYTES, length / SECTOR_BYTES)) {
+      const { lba, sectors, kind } = run;
+      if (kind === runKinds.absent) data.push(...stackData(stack, lba, sectors));
       if (kind === runKinds.data) {
-        data.push({ offset: (lba + done) * SECTOR_BYTES, length: count * SECTOR_BYTES });
+        data.push({ offset: lba * SECTOR_BYTES, length: sectors * SECTOR_BYTES });
       }
-      done += count;
     }
     return extentsOf(offset, length, data);
   }
@@ -152,21 +149,23 @@ export class WritableDevice implements BlockDevice {
   }
 
   /**
-   * Puts another stack and writable layer in place of the present ones, holding the same bytes.
-   * Writers have been shut out of the present layer, and all of it is flushed; it is retired now.
-   * Resolves when no thread has its map any more; `closeFormer` is for then. `layer` is the stack's
-   * new one, whose blob the device closes in the end.
+   * First half of a snapshot: goes on with an empty writable layer, over the present one, of which
+   * writers have been shut out and which is flushed. Resolves when no thread uses what came before.
    */
-  replace(stack: Stack, upper: WritableUpper, layer: Blob): Promise<void> {
-    const { upper: former } = this.#now;
-    this.#now = this.#generation(stack, upper);
-    this.#ownBlobs.push(layer);
+  freeze(upper: WritableUpper): Promise<void> {
+    const { stack, upper: former } = this.#now;
+    const next = this.#generation(stack, upper, former);
     this.#former.add(former);
     former.retire();
+    const told = this.#goOn(next);
     former.letIn();
-    const { shared } = this.#now;
-    const told = [...this.#listeners].map(async (listener) => listener(shared));
-    return Promise.allSettled(told).then(() => undefined);
+    return told;
+  }
+
+  /** Second half: what was frozen is the topmost lower of `stack` now. Resolves as above. */
+  thaw(stack: Stack, blob: Blob): Promise<void> {
+    this.#ownBlobs.push(blob);
+    return this.#goOn(this.#generation(stack, this.#now.upper, null));
   }
 
   /** Closes an upper that was replaced; once. */
@@ -182,9 +181,23 @@ export class WritableDevice implements BlockDevice {
     await Promise.all(this.#ownBlobs.splice(0).map((blob) => blob.close()));
   }
 
-  #generation(stack: Stack, upper: WritableUpper): Generation {
-    const shared = { stack: stack.map, tap: this.#tap, upper: upper.map };
-    return { stack, upper, shared, reader: new CachedReader(shared, 0) };
+  #generation(stack: Stack, upper: WritableUpper, frozen: WritableUpper | null): Generation {
+    const superseded = new SharedArrayBuffer(4);
+    const shared: SharedDevice = {
+      stack: stack.map,
+      tap: this.#tap,
+      upper: upper.map,
+      ...(frozen === null ? {} : { frozen: frozen.map }),
+      superseded,
+    };
+    return { stack, upper, shared, superseded, reader: new CachedReader(shared, 0) };
+  }
+
+  async #goOn(next: Generation): Promise<void> {
+    const { superseded } = this.#now;
+    this.#now = next;
+    Atomics.store(new Int32Array(superseded), 0, 1);
+    await Promise.allSettled([...this.#listeners].map(async (listener) => listener(next.shared)));
   }
 
   async #write(offset: number, data: Uint8Array, fua: boolean): Promise<void> {

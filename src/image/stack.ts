@@ -4,7 +4,6 @@ import { lsmtLimits, SECTOR_BYTES } from '../base/limits.ts';
 import type { ByteRange } from '../base/range.ts';
 import { blobRange, openLayerBlob, type LayerBlob } from './layer-blob.ts';
 import { openLsmtLayer, type LsmtLayer, type LsmtSummary } from './lsmt/layer.ts';
-import type { LsmtEntryColumns } from './lsmt/index-entries.ts';
 import { findSegment, mergeLayers, mergeOnto } from './lsmt/merged-index.ts';
 import { ZERO_LAYER, type StackMap } from './stack-map.ts';
 
@@ -53,12 +52,7 @@ export interface IndexedLayer extends StackLayer {
  */
 export async function openStack(blobs: readonly Blob[]): Promise<Stack> {
   const stack = await openIndexedStack(blobs);
-  // A device lives long, and the layers' own indexes take more memory than the merged one.
-  const layers = stack.layers.map((layer): StackLayer => {
-    const { name, facts, metadataRanges } = layer.lsmt;
-    return { ...layer, lsmt: { name, facts, metadataRanges } };
-  });
-  return { ...stack, layers };
+  return { ...stack, layers: stack.layers.map(withoutIndex) };
 }
 
 /** As openStack, for those who look at the layers' indexes too. */
@@ -85,18 +79,26 @@ export async function openIndexedStack(blobs: readonly Blob[]): Promise<IndexedS
 }
 
 /**
- * The stack with one more layer on top, which has `entries` of its LSMT file; the layers below are
- * not looked at again. Errors: ERR_STACK_LAYERS, ERR_LSMT_SEGMENTS.
+ * The stack with one more layer on top; the layers below are not looked at again. The blob stays the
+ * caller's to close. Errors: ERR_STACK_LAYERS, ERR_LSMT_SEGMENTS, and those of the formats.
  */
-export function stackOnto(stack: Stack, layer: StackLayer, entries: LsmtEntryColumns): Stack {
+export async function stackOnto(stack: Stack, blob: Blob): Promise<Stack> {
   const number = stack.layers.length;
   if (number >= lsmtLimits.layersMax) throw layersError(number + 1);
+  const layer = await openStackLayer(blob);
+  const { virtualSizeBytes } = layer.lsmt.facts;
   const map: StackMap = {
-    virtualSizeBytes: layer.lsmt.facts.virtualSizeBytes,
-    index: mergeOnto(stack.map.index, entries, number),
+    virtualSizeBytes: virtualSizeBytes > 0 ? virtualSizeBytes : stack.map.virtualSizeBytes,
+    index: mergeOnto(stack.map.index, layer.lsmt, number),
     layers: [...stack.map.layers, layer.container.map],
   };
-  return { layers: [...stack.layers, layer], ...lookups(map) };
+  return { layers: [...stack.layers, withoutIndex(layer)], ...lookups(map) };
+}
+
+/** A device lives long, and the layers' own indexes take more memory than the merged one. */
+function withoutIndex(layer: IndexedLayer): StackLayer {
+  const { name, facts, metadataRanges } = layer.lsmt;
+  return { ...layer, lsmt: { name, facts, metadataRanges } };
 }
 
 /** A stack without layers: all of it reads as zeros. For a writable layer that has nothing below. */

@@ -11,6 +11,7 @@ import type { EnsureOptions } from '../../src/blob/blob.ts';
 import { openLocalBlob } from '../../src/blob/local-blob.ts';
 import { ReplaybdError } from '../../src/base/errors.ts';
 import { SECTOR_BYTES } from '../../src/base/limits.ts';
+import type { SharedDevice } from '../../src/device/block-device.ts';
 import { CachedReader } from '../../src/device/cached-reader.ts';
 import { forkConfig } from '../../src/device/snapshot-config.ts';
 import { openWritableUpper } from '../../src/image/lsmt/writable-upper.ts';
@@ -215,14 +216,19 @@ for (const kind of kinds) {
     const upper = await newUpper(paths, kind, DISK_BYTES);
     const device = writableDevice(await openStack([layer]), upper, configPath);
     const old = new CachedReader(device.shared, 0);
-    const heard: unknown[] = [];
+    const heard: SharedDevice[] = [];
     device.onRemap((shared) => void heard.push(shared));
     const [before, after] = [noise(2, 1), noise(2, 2)];
     await device.writer.write(0, before, false);
     const report = await device.snapshot(pathsIn(folder, 'second'));
     assert.equal(report.sealed, paths.data);
     assert.ok(report.flushMs <= report.pauseMs);
-    assert.deepEqual(heard, [device.shared]);
+    // Over the frozen layer at first, then over the sealed one.
+    assert.deepEqual(
+      heard.map((shared) => shared.frozen === undefined),
+      [false, true],
+    );
+    assert.equal(heard[1], device.shared);
     assert.equal(old.isRetired, true);
     assert.equal(old.readCached(0, Buffer.alloc(512)), false);
     assert.equal(old.upper?.write(0, after), false);

@@ -66,15 +66,15 @@ export async function createUpper(options: CreateUpperOptions): Promise<void> {
     { path: index, bytes: isSparse ? none : indexHeader, sizeBytes: 0 },
   ];
   if (isSparse) files.push({ path: sidecarPath(data), bytes: sidecarHeader(uuid), sizeBytes: 0 });
-  const created: string[] = [];
+  const created = await Promise.allSettled(files.map(createFile));
   try {
-    for (const file of files) {
-      await createFile(file);
-      created.push(file.path);
-    }
+    // Before the folders: a layer that is there is there whole.
+    const failed = created.find((one) => one.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
     for (const folder of new Set(files.map(({ path }) => dirname(path)))) await syncFolder(folder);
   } catch (error) {
-    await Promise.all(created.map((path) => unlink(path).catch(() => undefined)));
+    const mine = files.filter((_, i) => created[i].status === 'fulfilled');
+    await Promise.all(mine.map(({ path }) => unlink(path).catch(() => undefined)));
     throw error;
   }
 }

@@ -115,17 +115,6 @@ function indexRange(trailer: LsmtBlock, trailerOffset: number, name: string): By
 }
 
 function factsOf(header: LsmtBlock, trailer: LsmtBlock, columns: LsmtEntryColumns): LsmtFacts {
-  return {
-    ...layerFacts({ ...trailer, kind: kindOf(header, columns.hasTags) }, columns),
-    userTag: trailer.userTag,
-  };
-}
-
-/** A layer's facts, from what it says of itself and from its index. */
-export function layerFacts(
-  { kind, uuid, parentUuid, virtualSizeBytes }: LayerIdentity,
-  columns: LsmtEntryColumns,
-): LsmtFacts {
   let zeroedEntries = 0;
   let dataSectors = 0;
   for (let entry = 0; entry < columns.count; entry += 1) {
@@ -133,18 +122,16 @@ export function layerFacts(
     else dataSectors += columns.sectors[entry];
   }
   return {
-    kind,
-    uuid,
-    parentUuid,
-    userTag: '',
-    virtualSizeBytes: virtualSizeBytes - (virtualSizeBytes % SECTOR_BYTES),
+    kind: kindOf(header, columns.hasTags),
+    uuid: trailer.uuid,
+    parentUuid: trailer.parentUuid,
+    userTag: trailer.userTag,
+    virtualSizeBytes: trailer.virtualSizeBytes - (trailer.virtualSizeBytes % SECTOR_BYTES),
     entries: columns.count,
     zeroedEntries,
     dataSectors,
   };
 }
-
-type LayerIdentity = Pick<LsmtFacts, 'kind' | 'uuid' | 'parentUuid' | 'virtualSizeBytes'>;
 
 function kindOf(header: LsmtBlock, hasTags: boolean): LsmtKind {
   if (header.isSparse) return 'sealed-sparse';

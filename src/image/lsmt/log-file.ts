@@ -45,6 +45,10 @@ export class LogFile {
     }
   }
 
+  get entries(): number {
+    return this.#entries;
+  }
+
   /** Appends entries. ERR_UPPER_FULL when the log may not grow any more. */
   async append(words: Uint32Array): Promise<void> {
     const entries = words.length / ENTRY_WORDS;

@@ -17,7 +17,6 @@ import type { SharedUpper } from './shared-upper.ts';
 import type { UpperKind, UpperMap } from './upper-map.ts';
 import { openUpper, readUpper } from './upper.ts';
 import { gateStates } from './upper-state.ts';
-import { columnsOfMap } from './map-columns.ts';
 import { writeVirtualSize } from './virtual-size.ts';
 
 const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
@@ -230,9 +229,10 @@ export class WritableUpper {
     return entries.count;
   }
 
-  /** What the layer holds, in as few entries as that takes; writers have to be out. */
-  heldEntries(): LsmtEntryColumns {
-    return columnsOfMap(this.#shared, this.virtualSizeBytes / SECTOR_BYTES);
+  /** Entries of the log, flushed or not. What the layer holds takes at most twice as many. */
+  get logEntries(): number {
+    const waiting = this.#batches.reduce((sum, words) => sum + words.length / ENTRY_WORDS, 0);
+    return this.#logFile.entries + waiting + this.#shared.state.logged;
   }
 
   /** Nothing was ever written or discarded. */
