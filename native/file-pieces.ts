@@ -13,7 +13,7 @@ export interface FilePiece {
   target: number;
 }
 
-/** Fills a destination from pieces of an open file; a call's destination must be left alone. */
+/** Fills `into` from pieces of an open file; neither may be touched meanwhile. Null: all is there. */
 export type PieceReader = (
   fd: number,
   pieces: readonly FilePiece[],
@@ -71,7 +71,7 @@ function nativeGather(): Gather | null {
   return gather;
 }
 
-/** Null where there is no native library. */
+/** On a thread of Node's pool; the portable one where there is no native library. */
 export const readPiecesNatively: PieceReader = (fd, pieces, into) => {
   const call = nativeGather();
   if (call === null) return readPiecesPortably(fd, pieces, into);

@@ -25,7 +25,6 @@ export interface OutputFlags {
 
 export type LayerFlags = CodingFlags & OutputFlags;
 
-/** More threads than this bring nothing: files are written no faster. */
 const THREADS_MAX = 64;
 /** Index entries that are worth a word. */
 const ENTRIES_WARNED = lsmtLimits.entriesWrittenMax * 0.8;
@@ -61,7 +60,7 @@ export function codingOf(flags: CodingFlags): ZFileWriterOptions {
   return compressThreads === undefined ? coding : { ...coding, threads: compressThreads };
 }
 
-/** Runs what writes a layer, with progress and Ctrl-C, and prints what came of it. */
+/** Runs what writes a layer, with progress and Ctrl-C, and warns of what came of it. */
 export async function writeLayerFor(
   flags: OutputFlags,
   path: string,

@@ -55,7 +55,9 @@ async function makeUpper(scratch: Scratch, sizeBytes: number, data: Buffer): Pro
   const paths = { data: scratch.path('data'), index: scratch.path('index') };
   await createUpper({ ...paths, kind: 'append', virtualSizeBytes: sizeBytes });
   const upper = await openWritableUpper(paths);
-  for (let at = 0; at < sizeBytes; at += data.length) await upper.write(at, data);
+  for (let at = 0; at < sizeBytes && data.length > 0; at += data.length) {
+    await upper.write(at, data);
+  }
   await upper.close();
   return [paths.data, paths.index];
 }
@@ -220,6 +222,41 @@ async function piped(bytes: Buffer, ...words: string[]): Promise<void> {
   stdin.end();
   assert.deepEqual(await once(child, 'close'), [0, null]);
 }
+
+test('zfile ends while it waits for input, and leaves nothing', async (t) => {
+  const scratch = scratchOf(t);
+  const stdio = ['pipe', 'ignore', 'inherit'] as const;
+  const words = [MAIN, 'zfile', scratch.path('out')];
+  const child = spawn(process.execPath, words, { stdio: [...stdio] });
+  scratch.atEnd(() => child.kill('SIGKILL'));
+  while (readdirSync(scratch.folder).length === 0) await sleep(5);
+  child.kill('SIGINT');
+  assert.deepEqual(await once(child, 'close'), [130, null]);
+  assert.deepEqual(readdirSync(scratch.folder), []);
+});
+
+test('a layer of too many entries is refused, and one of many is warned of', async (t) => {
+  const scratch = scratchOf(t);
+  const [data, index] = await makeUpper(scratch, MIB, Buffer.alloc(0));
+  const entries = async (count: number) => {
+    const words = new BigUint64Array(2 * count);
+    // Every other sector, zeroed: the log of a guest that discards so.
+    for (let at = 0; at < count; at += 1) {
+      words[2 * at] = BigInt(2 * at) | (1n << 50n);
+      words[2 * at + 1] = 8n | (1n << 55n);
+    }
+    const header = readFileSync(index).subarray(0, 4096);
+    writeFileSync(index, Buffer.concat([header, new Uint8Array(words.buffer)]));
+    return await cli(scratch, ['commit', data, index, scratch.path('out'), '-z', '-f']);
+  };
+  const many = await entries(900_000);
+  assert.equal(many.code, 0);
+  assert.match(many.stderr, /warning: .*900000 index entries of the 999936/);
+  const before = readFileSync(scratch.path('out'));
+  const tooMany = await entries(999_937);
+  assert.match(tooMany.stderr, /ERR_LSMT_ENTRIES/);
+  assert.ok(readFileSync(scratch.path('out')).equals(before));
+});
 
 test('zfile refuses what is damaged, and leaves nothing of it', async (t) => {
   const scratch = scratchOf(t);

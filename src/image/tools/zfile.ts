@@ -2,6 +2,7 @@ import { createReadStream } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname } from 'node:path';
+import { addAbortSignal, type Readable } from 'node:stream';
 import { openLocalBlob } from '../../blob/local-blob.ts';
 import { messageOf, ReplaybdError } from '../../base/errors.ts';
 import { openScratchFile } from '../build/scratch-file.ts';
@@ -39,7 +40,7 @@ export interface Compressed extends WrittenZFile {
  * small pieces is cut into whole blocks.
  */
 export async function compressToZFile(
-  source: string | AsyncIterable<unknown>,
+  source: string | Readable,
   target: string,
   options: CompressOptions,
 ): Promise<Compressed> {
@@ -49,8 +50,7 @@ export async function compressToZFile(
     const writer = new ZFileWriter(tar ?? plain, { ...options.coding, overwriteHeader: false });
     try {
       let bytes = 0;
-      for await (const chunk of chunksOf(source)) {
-        options.signal?.throwIfAborted();
+      for await (const chunk of chunksOf(source, options.signal)) {
         await writer.write(chunk);
         bytes += chunk.length;
         options.onProgress?.(bytes);
@@ -64,13 +64,18 @@ export async function compressToZFile(
   });
 }
 
-/** A failure to read must not be taken for one to write. */
-async function* chunksOf(source: string | AsyncIterable<unknown>): AsyncGenerator<Uint8Array> {
+/** A failure to read must not be taken for one to write; one that waits for input can be stopped. */
+async function* chunksOf(
+  source: string | Readable,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
   const isPath = typeof source === 'string';
   const stream = isPath ? createReadStream(source, { highWaterMark: CHUNK_BYTES }) : source;
+  if (signal !== undefined) addAbortSignal(signal, stream);
   try {
     for await (const chunk of stream) yield chunk as Uint8Array;
   } catch (error) {
+    signal?.throwIfAborted();
     const name = isPath ? source : 'standard input';
     const message = `${name}: cannot be read: ${messageOf(error)}`;
     throw new ReplaybdError('ERR_FILE_READ', message, { cause: error });
@@ -82,7 +87,7 @@ async function* chunksOf(source: string | AsyncIterable<unknown>): AsyncGenerato
  * without a name beside the target first. Errors: ERR_ZFILE_*.
  */
 export async function extractZFile(
-  source: string | AsyncIterable<unknown>,
+  source: string | Readable,
   target: string,
   options: ZFileOptions & OutputFileOptions,
 ): Promise<ZFileFacts> {
@@ -108,7 +113,7 @@ async function extractInto(
 
 /** Decodes every block and checks its CRC: `overlaybd-zfile --verify`. Errors: ERR_ZFILE_*. */
 export async function verifyZFile(
-  source: string | AsyncIterable<unknown>,
+  source: string | Readable,
   options: ZFileOptions,
 ): Promise<ZFileFacts> {
   return await withFile(source, tmpdir(), options, (path) =>
@@ -118,7 +123,7 @@ export async function verifyZFile(
 
 /** A ZFile is read from both of its ends, so a stream has to become a file. */
 async function withFile<T>(
-  source: string | AsyncIterable<unknown>,
+  source: string | Readable,
   folder: string,
   { signal }: ZFileOptions,
   work: (path: string) => Promise<T>,
@@ -128,10 +133,7 @@ async function withFile<T>(
   const file = await open(scratch.path, 'r+');
   try {
     const sink = new FileSink(file);
-    for await (const chunk of chunksOf(source)) {
-      signal?.throwIfAborted();
-      await sink.write(chunk);
-    }
+    for await (const chunk of chunksOf(source, signal)) await sink.write(chunk);
   } finally {
     await file.close();
   }
