@@ -125,6 +125,8 @@ export const overlaybdTraceLimits = {
   fileBytesMax: 24_000_024,
   /** Bytes of a record that is written: the original's replay has a buffer of this size. */
   recordBytesMax: 1024 * 1024,
+  /** Bytes of all reads that are made a trace of, each as often as it occurs: 64 GiB. */
+  importBytesMax: 2 ** 36,
   /** A list of paths; the original reads 65,536 bytes at most. */
   pathListBytesMax: 1024 * 1024,
   /** An acceleration layer's tar, uncompressed: both kinds of trace. */
@@ -145,11 +147,14 @@ export const fsReadLimits = {
   linkBytesMax: 65_536,
   /** Parts of one path, those of followed links included. */
   pathPartsMax: 4096,
-  /** Directories and files that one walk of a tree visits. */
+  /** Directories and files that one walk of a tree visits, how deep, and the longest path to enter. */
   treeNodesMax: 16_000_000,
   treeDepthMax: 4096,
+  treePathBytesMax: 16_384,
   /** Metadata kept while paths are looked up, in pages of 4 KiB. */
   cachedPagesMax: 16_384,
+  /** Cached reads after which others have their turn. */
+  readsPerTurn: 256,
   /** Paths of a list that are looked up at once. */
   concurrency: 16,
   /** Ranges that a list of paths comes to. */

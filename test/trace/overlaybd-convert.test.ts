@@ -169,6 +169,17 @@ test('reads of other images, and behind the end of a layer, do no harm', () => {
   assert.ok(planned <= Math.ceil(image.layers[0].sizeBytes / 4096));
 });
 
+test('a trace that would keep us busy is refused', () => {
+  const length = stack.map.layers[0].lsmtSizeBytes;
+  const reads = Array.from({ length: Math.ceil(2 ** 36 / length) + 1 }, () => {
+    return { layer: 0, offset: 0, length };
+  });
+  const trace = overlaybdTraceOf(reads);
+  assert.throws(() => importOverlaybdTrace(trace, { image, stack, workload }), {
+    code: 'ERR_TRACE_LIMIT',
+  });
+});
+
 test('a trace is exported for an image that has its layers, in whatever order', () => {
   const whole = { offset: 0, length: 2 ** 20 };
   const trace = traceOfRanges([whole], { image, stack, workload });

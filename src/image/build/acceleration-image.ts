@@ -75,8 +75,9 @@ export async function pushAccelerated(
   const [from, to] = [parseReference(source), parseReference(target)];
   const [home, goal] = [client.repository(from), client.repository(to)];
   const isSamePlace = home.host === goal.host && home.name === goal.name;
-  const isOtherTag = to.digest === null && to.tag !== null && to.tag !== from.tag;
-  if (!isSamePlace || !isOtherTag) {
+  const { tag } = to;
+  const isSameImage = from.digest === null && tag === (from.tag ?? 'latest');
+  if (!isSamePlace || tag === null || to.digest !== null || isSameImage) {
     throw new ReplaybdError(
       'ERR_PACK_TARGET',
       `${target}: expected another tag of ${home.host}/${home.name}, where the image's layers are, ` +
@@ -93,7 +94,7 @@ export async function pushAccelerated(
     await client.pushBlob(to, { digest, sizeBytes: size, content: { bytes } });
   }
   const { descriptor, bytes } = image.manifest;
-  return (await client.pushManifest(to, bytes, descriptor.mediaType, to.tag)).digest;
+  return (await client.pushManifest(to, bytes, descriptor.mediaType, tag)).digest;
 }
 
 function checkTopLayer({ name, manifest }: ImageParts): void {

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { fsReadLimits } from '../../base/limits.ts';
 
 /** A disk's bytes, for reading a file system on it. */
@@ -28,7 +29,11 @@ export function cachedDisk(disk: Disk): Disk {
     }
     return reading;
   };
+  let reads = 0;
   const read = async (offset: number, length: number) => {
+    reads += 1;
+    // What is cached comes without a turn of the event loop: a long walk would starve all others.
+    if (reads % fsReadLimits.readsPerTurn === 0) await nextTurn();
     const first = Math.floor(offset / PAGE_BYTES);
     const end = Math.ceil((offset + length) / PAGE_BYTES);
     const parts = await Promise.all(Array.from({ length: end - first }, (_, i) => page(first + i)));

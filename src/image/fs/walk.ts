@@ -55,7 +55,7 @@ export async function* walkTree(
   fs: FileSystem,
   directory: FsNode,
 ): AsyncGenerator<FoundNode, void, undefined> {
-  const { treeNodesMax, treeDepthMax } = fsReadLimits;
+  const { treeNodesMax, treeDepthMax, treePathBytesMax } = fsReadLimits;
   const visited = new Set<number>([directory.id]);
   const root: Buffer = Buffer.alloc(0);
   const open = [{ path: root, entries: directory.entries() }];
@@ -73,7 +73,12 @@ export async function* walkTree(
     const node = await fs.node(id);
     yield { path, node };
     // A damaged directory may hold itself.
-    if (node.kind !== 'directory' || visited.has(id) || open.length >= treeDepthMax) continue;
+    const isEntered =
+      node.kind === 'directory' &&
+      !visited.has(id) &&
+      open.length < treeDepthMax &&
+      path.length <= treePathBytesMax;
+    if (!isEntered) continue;
     visited.add(id);
     open.push({ path, entries: node.entries() });
   }

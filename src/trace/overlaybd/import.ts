@@ -1,9 +1,10 @@
-import { SECTOR_BYTES } from '../../base/limits.ts';
+import { overlaybdTraceLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import type { ByteRange } from '../../base/range.ts';
 import { blobRange } from '../../image/layer-blob.ts';
 import type { Stack } from '../../image/stack.ts';
 import { PlanBuilder } from '../build-plan.ts';
 import { Recorder } from '../recorder.ts';
+import { tooLarge } from '../trace-errors.ts';
 import type { Trace, TraceImage, TraceWorkload } from '../trace.ts';
 import { readsOf, type OverlaybdTrace } from './format.ts';
 import { InverseIndex } from './inverse-index.ts';
@@ -27,7 +28,8 @@ export interface ImportedTrace {
 /**
  * Makes our trace of overlaybd's. Their records are bytes of layers' LSMT files: where the merged
  * disk shows them they become records; headers, indexes and hidden data become parts of the plan
- * alone. They have no times: read k gets k microseconds, which keeps the order.
+ * alone. They have no times: read k gets k microseconds, which keeps the order. Errors:
+ * ERR_TRACE_LIMIT when the reads have more than 64 GiB in all.
  */
 export function importOverlaybdTrace(source: OverlaybdTrace, target: ImportTarget): ImportedTrace {
   const { image, stack } = target;
@@ -43,19 +45,22 @@ export function importOverlaybdTrace(source: OverlaybdTrace, target: ImportTarge
       continue;
     }
     reads += 1;
-    builder.next();
+    builder.next(inside);
     builder.plan(layer, blobRange(stack.map.layers[layer], offset, inside));
     for (const range of inverse.locate(layer, offset, inside)) builder.access(range);
   }
   return { trace: builder.finish(), reads, foreignReads };
 }
 
-/** Makes a trace of parts of the disk, in the order they are wanted; a sector counts once. */
+/**
+ * Makes a trace of parts of the disk, in the order they are wanted; a sector counts once. Errors:
+ * ERR_TRACE_LIMIT, as above.
+ */
 export function traceOfRanges(ranges: Iterable<ByteRange>, target: ImportTarget): Trace {
   const { stack } = target;
   const builder = new TraceBuilder(target);
   for (const range of ranges) {
-    builder.next();
+    builder.next(range.length);
     builder.access(range);
     const pieces = stack.locate(range.offset / SECTOR_BYTES, range.length / SECTOR_BYTES);
     for (const piece of pieces) builder.plan(piece.layer, stack.blobRangeOf(piece));
@@ -69,6 +74,7 @@ class TraceBuilder {
   readonly #recorder: Recorder;
   readonly #plan: PlanBuilder;
   #timeUs = 0;
+  #bytes = 0;
 
   constructor(target: ImportTarget) {
     const { image, stack } = target;
@@ -80,9 +86,14 @@ class TraceBuilder {
     }
   }
 
-  /** What follows was read after all that came before. */
-  next(): void {
+  /** What follows was read after all that came before, and has so many bytes. */
+  next(bytes: number): void {
     this.#timeUs += 1;
+    this.#bytes += bytes;
+    const { importBytesMax } = overlaybdTraceLimits;
+    if (this.#bytes > importBytesMax) {
+      throw tooLarge('bytes of all reads together', importBytesMax, this.#bytes);
+    }
   }
 
   access({ offset, length }: ByteRange): void {
