@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { ForkFacts } from '../../src/daemon/fork.ts';
 import { expectations, fixtures, removeFolder, unpackFixtures } from '../image/lsmt-support.ts';
 import { cli, cliJson, cliOutput } from '../support/cli.ts';
 import { writeWholeDiskList, type PlayOutput } from '../support/play.ts';
@@ -82,12 +83,33 @@ test('a result file that cannot be written costs a line in the log', async (t) =
   assert.ok(stderr.includes(missing) && stderr.includes('ENOENT'));
 });
 
-test('a writable layer is refused by name, before anything is opened', async (t) => {
+for (const name of ['upper', 'upper.sparse']) {
+  test(`the original's writable layer is served, and taken further: ${name}`, async (t) => {
+    const scratch = scratchOf(t);
+    const config = configOf(scratch, 'config.upper.v1.json');
+    const text = readFileSync(config, 'utf8').replaceAll('/upper.', `/${name}.`);
+    writeFileSync(config, text);
+    const { sha256 } = expectations[`stack3/${name}.{data,index}`];
+    const played = await cliJson<PlayOutput>(scratch, playArgs(scratch, config));
+    assert.equal(played.sha256, sha256);
+    assert.equal(readFileSync(scratch.path('result'), 'utf8'), 'success');
+    const forked = scratch.path('fork');
+    const facts = await cliJson<ForkFacts>(scratch, ['fork', config, forked, '--cache', 'none']);
+    assert.equal(facts.snapshot?.lowers, 4, 'what the original wrote is sealed');
+    for (const one of [config, join(forked, 'config.v1.json')]) {
+      assert.equal(await cliOutput(scratch, ['export', one, '--sha256']), sha256);
+    }
+  });
+}
+
+test('a writable layer for TurboOCI is refused by name', async (t) => {
   const scratch = scratchOf(t);
   const config = configOf(scratch, 'config.upper.v1.json');
+  const text = readFileSync(config, 'utf8').replace('"upper": {', '"upper": {"target": "x",');
+  writeFileSync(config, text);
   const { code, stderr } = await cli(scratch, playArgs(scratch, config));
   assert.equal(code, 1);
-  assert.match(stderr, /\$\.upper: .*ERR_UPPER_UNSUPPORTED/);
+  assert.match(stderr, /\$\.upper: .*ERR_CONFIG_UNSUPPORTED/);
   assert.match(readFileSync(scratch.path('result'), 'utf8'), /^failed:.*\$\.upper: /);
 });
 
