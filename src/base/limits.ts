@@ -159,6 +159,8 @@ export const fsReadLimits = {
   concurrency: 16,
   /** Ranges that a list of paths comes to. */
   rangesMax: 4_000_000,
+  /** Files below one path of a list that are named when they cannot be read. */
+  failuresToldMax: 100,
 } as const;
 
 export const sparseBitmapLimits = {

@@ -1,4 +1,5 @@
 import { codeOf, messageOf } from '../base/errors.ts';
+import { overlaybdTraceLimits } from '../base/limits.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import type { AnyTrace } from '../trace/overlaybd/any-trace.ts';
 import { decodeOverlaybdTrace, hasOverlaybdTraceMagic } from '../trace/overlaybd/format.ts';
@@ -72,7 +73,7 @@ async function readTrace(
   expected: boolean,
 ): Promise<AnyTrace | null> {
   try {
-    const bytes = await readTraceFile(path);
+    const bytes = await readTraceFile(path, overlaybdTraceLimits.fileBytesMax);
     return hasOverlaybdTraceMagic(bytes)
       ? { kind: 'overlaybd', trace: decodeOverlaybdTrace(bytes, path) }
       : { kind: 'replaybd', trace: decodeTrace(bytes, path) };

@@ -15,6 +15,7 @@ import {
 import { overlaybdTraceLimits } from '../base/limits.ts';
 import type { RegistryClient, RepositoryName } from '../registry/client.ts';
 import { parseReference, repositoryBlobUrl } from '../registry/reference.ts';
+import { readTraceFile } from '../trace/store.ts';
 import type { TraceImage, TraceLayer } from '../trace/trace.ts';
 import type { TraceSource } from './image-trace.ts';
 import type { UpperLocation } from './upper-folder.ts';
@@ -95,7 +96,12 @@ function configuredTrace(config: ImageConfig): TraceSource | null {
   if (!accelerationLayer) {
     return recordTracePath === '' ? null : { kind: 'file', path: recordTracePath };
   }
-  if (recordTracePath === '') return { kind: 'folder', path: lowers.at(-1)?.dir ?? '' };
+  if (recordTracePath === '') {
+    const { dir, file } = lowers[lowers.length - 1];
+    if (dir !== '') return { kind: 'folder', path: dir };
+    const read = () => readTraceFile(file, overlaybdTraceLimits.layerBytesMax);
+    return file === '' ? null : { kind: 'layer', name: file, read };
+  }
   throw new ReplaybdError(
     'ERR_CONFIG_TRACE',
     `${name}: expected accelerationLayer or recordTracePath, found both. Remove one of them.`,
@@ -126,7 +132,7 @@ async function describeReference(
         'digest: this is not an overlaybd image. Convert it first.',
     );
   }
-  const [acceleration] = manifest.layers.filter((layer) => !overlaybdLayers.includes(layer));
+  const acceleration = manifest.layers.findLast((layer) => !overlaybdLayers.includes(layer));
   return {
     name: target,
     upper: null,

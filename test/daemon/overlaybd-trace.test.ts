@@ -151,6 +151,10 @@ test('every form of a recording covers what was recorded', { skip }, async (t) =
   const files = unpackAccelerationLayer(readFileSync(fixture.path('layer.tar')), 'layer.tar');
   assert.deepEqual(files.trace, readFileSync(fixture.path('exported')));
   assert.deepEqual(files.msgpack, readFileSync(recorded()));
+  const file = fixture.path('layer.tar');
+  const packedConfig = { accelerationLayer: true, lowers: [...lowers(), { file }] };
+  const local = await coverageOf(writeConfig(scratch, packedConfig));
+  assert.ok(Math.abs(local - ours) <= 0.01, `the layer's tar covers ${local}`);
   // As a snapshotter unpacks it, and as overlaybd's own tools make it: with their trace alone.
   const dir = scratch.path('fs');
   mkdirSync(dir);
@@ -328,4 +332,25 @@ test('what is imported from the command line replays as it was recorded', { skip
     ...flags,
   ]);
   assert.match(wrong.stderr, /ERR_TRACE_MAGIC/);
+});
+
+test('show and verify tell the kinds of trace apart', { skip }, async (t) => {
+  const scratch = scratchOf(t);
+  const shown = await cliJson<{ format: string; records: number; layers: { layer: number }[] }>(
+    scratch,
+    ['trace', 'show', fixture.path('exported')],
+  );
+  const { count } = decodeOverlaybdTrace(readFileSync(fixture.path('exported')));
+  assert.deepEqual([shown.format, shown.records], ['overlaybd', count]);
+  assert.deepEqual(
+    shown.layers.map(({ layer }) => layer),
+    image.layers.map((_, layer) => layer),
+  );
+  const text = await cliOutput(scratch, ['trace', 'verify', fixture.path('exported')]);
+  assert.match(text, new RegExp(`sound, ${count} records of overlaybd`));
+  const bytes = readFileSync(fixture.path('exported'));
+  writeFileSync(scratch.path('cut'), bytes.subarray(0, -1));
+  const cut = await cli(scratch, ['trace', 'verify', scratch.path('cut')]);
+  assert.equal(cut.code, 1);
+  assert.match(cut.stderr, /ERR_TRACE_SIZE/);
 });

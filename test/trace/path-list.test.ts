@@ -128,6 +128,12 @@ test('a damaged file concerns only itself', { skip }, async () => {
     found.failed.map(({ path }) => path),
     ['/@scope'],
   );
+  const all = await look(memoryDisk(bytes), '/\n');
+  assert.equal(all.files, names.length + 1, 'nor does it end the walk of a tree');
+  assert.deepEqual(
+    all.failed.map(({ path }) => path),
+    ['/@scope'],
+  );
   assert.match(found.failed[0].reason, /expected data on a disk of 4194304 bytes/);
 });
 

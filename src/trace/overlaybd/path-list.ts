@@ -16,7 +16,12 @@ export interface ListedRanges {
   /** Paths that are not in the image. */
   readonly missing: readonly string[];
   /** Paths whose content cannot be told, each with the reason. */
-  readonly failed: readonly { path: string; reason: string }[];
+  readonly failed: readonly FailedPath[];
+}
+
+export interface FailedPath {
+  readonly path: string;
+  readonly reason: string;
 }
 
 const LINE_FEED = '\n'.charCodeAt(0);
@@ -55,7 +60,7 @@ export function parsePathList(bytes: Uint8Array, name: string): Buffer[] {
 /**
  * Finds files in the file system of a disk, whole, by reading its metadata. A path that ends with a
  * slash, or with slash and star, stands for all files below it. Errors: those of openFileSystem, of
- * reading the disk's first bytes, and ERR_FS_LIMIT; what is wrong with a path only concerns that path.
+ * reading the disk's first bytes; what is wrong with a file only concerns that file.
  */
 export async function rangesOfPaths(
   disk: Disk,
@@ -80,7 +85,7 @@ export async function rangesOfPaths(
     ranges,
     files: lookups.reduce((sum, { files }) => sum + files, 0),
     missing: lookups.filter(({ isMissing }) => isMissing).map(({ name }) => name),
-    failed: lookups.flatMap(({ name, reason }) => (reason === null ? [] : { path: name, reason })),
+    failed: lookups.flatMap(({ failed }) => failed),
   };
 }
 
@@ -93,9 +98,14 @@ class RangeCount {
     this.#disk = disk;
   }
 
+  get isUsedUp(): boolean {
+    return this.#left === 0;
+  }
+
   take(): void {
-    if (this.#left === 0)
+    if (this.isUsedUp) {
       throw fsTooLarge(this.#disk, 'list of paths: ranges', fsReadLimits.rangesMax);
+    }
     this.#left -= 1;
   }
 }
@@ -105,7 +115,7 @@ class PathLookup {
   readonly ranges: ByteRange[] = [];
   files = 0;
   isMissing = false;
-  reason: string | null = null;
+  readonly failed: FailedPath[] = [];
   readonly #fs: FileSystem;
   readonly #path: Buffer;
   readonly #count: RangeCount;
@@ -128,7 +138,7 @@ class PathLookup {
       else if (found.isTree && found.node.kind === 'directory') await this.#addTree(found.node);
       else await this.#add(found.node);
     } catch (error) {
-      this.reason = messageOf(error);
+      this.#fail(this.name, error);
     }
   }
 
@@ -145,9 +155,20 @@ class PathLookup {
   }
 
   async #addTree(directory: FsNode): Promise<void> {
-    for await (const { node } of walkTree(this.#fs, directory)) {
-      if (node.kind === 'file') await this.#add(node);
+    for await (const { path, node } of walkTree(this.#fs, directory)) {
+      if (node.kind !== 'file') continue;
+      try {
+        await this.#add(node);
+      } catch (error) {
+        if (this.#count.isUsedUp) throw error;
+        this.#fail(`${this.name.replace(/\*\s*$/, '')}${path.toString()}`, error);
+      }
     }
+  }
+
+  #fail(path: string, error: unknown): void {
+    if (this.failed.length >= fsReadLimits.failuresToldMax) return;
+    this.failed.push({ path, reason: messageOf(error) });
   }
 
   async #add(node: FsNode): Promise<void> {
