@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -19,7 +20,8 @@ function configOf(scratch: Scratch, name: string): string {
   const unpacked = unpackFixtures();
   scratch.atEnd(() => removeFolder(unpacked));
   cpSync(fixtures, scratch.path('lsmt'), { recursive: true });
-  cpSync(join(unpacked, 'lsmt'), scratch.path('lsmt'), { recursive: true });
+  // Holes of a sparse layer have to stay holes.
+  execFileSync('cp', ['-aT', join(unpacked, 'lsmt'), scratch.path('lsmt')]);
   const config = scratch.path(name);
   const text = readFileSync(join(fixtures, 'stack3', name), 'utf8');
   writeFileSync(config, text.replaceAll('FIXTURES', scratch.folder));
