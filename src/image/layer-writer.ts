@@ -1,5 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
-import { BufferedSink, FileSink, type PatchableSink } from './byte-sink.ts';
+import { BufferedSink, FileSink, type ByteSink, type PatchableSink } from './byte-sink.ts';
 import {
   writeCommittedLayer,
   type LsmtExtent,
@@ -14,6 +14,9 @@ export interface LayerPacking {
   zfile: ZFileWriterOptions | null;
   tar: boolean;
 }
+
+/** Called with the bytes of the LSMT file so far; what it throws ends the writing. */
+export type LayerWatcher = (bytes: number) => void;
 
 export interface WrittenLayer {
   /** Of the whole file. */
@@ -31,15 +34,16 @@ export async function writeLayer(
   file: FileHandle,
   packing: LayerPacking,
   options: LsmtWriterOptions,
-  extents: AsyncIterable<LsmtExtent> | Iterable<LsmtExtent>,
+  extents: Extents,
+  watcher: LayerWatcher = () => undefined,
 ): Promise<WrittenLayer> {
   const plain = new FileSink(file);
   const tar = packing.tar ? new TarWrapperSink(plain) : null;
   const payload = tar ?? plain;
   const { lsmt, zfile } =
     packing.zfile === null
-      ? await writePlain(payload, options, extents)
-      : await writeCompressed(payload, packing.zfile, options, extents);
+      ? await writePlain(payload, options, extents, watcher)
+      : await writeCompressed(payload, packing.zfile, options, extents, watcher);
   await tar?.finish();
   return { sizeBytes: plain.bytesWritten, lsmt, zfile };
 }
@@ -47,15 +51,17 @@ export async function writeLayer(
 // The caller closes the file after a failure: its number may be used again, but not under a write.
 
 type Written = Pick<WrittenLayer, 'lsmt' | 'zfile'>;
+type Extents = AsyncIterable<LsmtExtent> | Iterable<LsmtExtent>;
 
 async function writePlain(
   sink: PatchableSink,
   options: LsmtWriterOptions,
-  extents: AsyncIterable<LsmtExtent> | Iterable<LsmtExtent>,
+  extents: Extents,
+  watcher: LayerWatcher,
 ): Promise<Written> {
   const buffered = new BufferedSink(sink);
   try {
-    const lsmt = await writeCommittedLayer(buffered, options, extents);
+    const lsmt = await writeCommittedLayer(watched(buffered, watcher), options, extents);
     await buffered.flush();
     return { lsmt, zfile: null };
   } finally {
@@ -67,13 +73,25 @@ async function writeCompressed(
   sink: PatchableSink,
   coding: ZFileWriterOptions,
   options: LsmtWriterOptions,
-  extents: AsyncIterable<LsmtExtent> | Iterable<LsmtExtent>,
+  extents: Extents,
+  watcher: LayerWatcher,
 ): Promise<Written> {
   const writer = new ZFileWriter(sink, coding);
   try {
-    const lsmt = await writeCommittedLayer(writer, options, extents);
+    const lsmt = await writeCommittedLayer(watched(writer, watcher), options, extents);
     return { lsmt, zfile: await writer.finish() };
   } finally {
     await writer.settle();
   }
+}
+
+function watched(sink: ByteSink, watcher: LayerWatcher): ByteSink {
+  let written = 0;
+  return {
+    write: (bytes) => {
+      written += bytes.length;
+      watcher(written);
+      return sink.write(bytes);
+    },
+  };
 }

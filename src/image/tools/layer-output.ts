@@ -8,7 +8,7 @@ import { ORIGINAL_READS_BYTES_MAX } from '../zfile/writer.ts';
 export interface LayerOutputOptions extends OutputFileOptions {
   path: string;
   packing: LayerPacking;
-  /** Called as data is handed over, with the bytes so far. */
+  /** Called as the layer is made, with the bytes of its LSMT file so far. */
   onProgress?: ((bytes: number) => void) | undefined;
 }
 
@@ -34,7 +34,10 @@ export async function writeLayerOutput(
 ): Promise<LayerOutput> {
   const { path, packing, signal, onProgress } = options;
   return await writeOutputFile(path, options, async (file) => {
-    const written = await writeLayer(file, packing, layer, watched(extents, signal, onProgress));
+    const written = await writeLayer(file, packing, layer, extents, (bytes) => {
+      signal?.throwIfAborted();
+      onProgress?.(bytes);
+    });
     return {
       path,
       sizeBytes: written.sizeBytes,
@@ -44,18 +47,4 @@ export async function writeLayerOutput(
       isReadableByOriginal: (written.zfile?.storedBlockBytesMax ?? 0) <= ORIGINAL_READS_BYTES_MAX,
     };
   });
-}
-
-async function* watched(
-  extents: AsyncIterable<LsmtExtent>,
-  signal: AbortSignal | undefined,
-  onProgress: ((bytes: number) => void) | undefined,
-): AsyncGenerator<LsmtExtent> {
-  let bytes = 0;
-  for await (const extent of extents) {
-    signal?.throwIfAborted();
-    yield extent;
-    if (!extent.zeroed) bytes += extent.data.length;
-    onProgress?.(bytes);
-  }
 }

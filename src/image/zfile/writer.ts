@@ -121,7 +121,8 @@ export class ZFileWriter implements ByteSink {
       this.#throwFailure();
       const batch = (this.#filling ??= this.#idleBatch() ?? (await this.#nextIdleBatch()));
       const length = Math.min(bytes.length - taken, batch.plain.length - this.#filledBytes);
-      batch.plain.set(bytes.subarray(taken, taken + length), this.#filledBytes);
+      const isAll = length === bytes.length;
+      batch.plain.set(isAll ? bytes : bytes.subarray(taken, taken + length), this.#filledBytes);
       this.#filledBytes += length;
       taken += length;
       if (this.#filledBytes === batch.plain.length) this.#submit(batch);
