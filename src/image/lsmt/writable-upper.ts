@@ -209,8 +209,8 @@ export class WritableUpper {
    * and mean nothing any more. ERR_LSMT_ENTRIES.
    */
   async seal(): Promise<SealedUpper> {
-    await this.shutOut();
     try {
+      await this.shutOut();
       await this.flush();
       const entries = await this.appendSeal();
       return { path: this.paths.data, entries };
@@ -242,15 +242,26 @@ export class WritableUpper {
     return sectors.find(0, sectorsMax) === sectorsMax && sectors.kind === runKinds.absent;
   }
 
-  /** Keeps writers out, and resolves when none is inside any more. Calls nest. */
+  /**
+   * Keeps writers out, and resolves when none is inside any more. Calls nest. ERR_UPPER_STUCK when one
+   * does not come out; then nobody is kept out.
+   */
   async shutOut(): Promise<void> {
     const { state } = this.#shared;
     if (this.#closers === 0) this.#opened = Promise.withResolvers();
     this.#closers += 1;
     if (state.gate === gateStates.open) state.gate = gateStates.closed;
+    const sinceMs = performance.now();
     for (let looks = 0; state.inside > 0; looks += 1) {
       // A write that the kernel slows down may take a while.
       await (looks < 10 ? setImmediate() : sleep(1));
+      if (performance.now() - sinceMs < upperLimits.shutOutMsMax) continue;
+      this.letIn();
+      throw new ReplaybdError(
+        'ERR_UPPER_STUCK',
+        `${this.paths.data}: a write has not ended after ${upperLimits.shutOutMsMax} ms. ` +
+          'Check the disk.',
+      );
     }
   }
 
@@ -318,7 +329,9 @@ export class WritableUpper {
     this.#lastDrainMs = performance.now();
     const isDirty = state.takeDirty();
     this.#takeLogged();
-    if (isDirty) await this.#syncing(() => this.#data.datasync());
+    // A writer marks the layer dirty last: its entry may be here when the mark is not.
+    const mustSync = isDirty || this.#batches.length > 0;
+    if (mustSync) await this.#syncing(() => this.#data.datasync());
     for (let batch = this.#batches[0]; batch !== undefined; batch = this.#batches[0]) {
       await this.#logFile.append(batch);
       this.#batches.shift();
