@@ -92,6 +92,23 @@ test('a damaged archive gives members within the file, or an error of its own', 
   );
 });
 
+test('pax headers that are none end, and say nothing', async () => {
+  const path = join(folder, 'pax-damage.tar');
+  for (const record of ['x'.repeat(40), '0 path=b\n', '9999 path=b\n', ' path=b\n', '5 a=\n']) {
+    const content = Buffer.alloc(512);
+    content.write(record);
+    const bytes = Buffer.concat([
+      headerOf('pax', 'x', record.length),
+      content,
+      headerOf('a', '0', 0),
+    ]);
+    repairChecksums(bytes);
+    writeFileSync(path, bytes);
+    const files = await archiveFiles(path);
+    assert.deepEqual(await files.locate('a'), { path, offset: 1536, sizeBytes: 0 }, record);
+  }
+});
+
 test("an archive's manifest and an image's configuration are checked, whatever they hold", () => {
   const anything = fc.oneof(fc.jsonValue(), archiveManifest());
   fc.assert(
@@ -201,6 +218,15 @@ function onlyOwnErrorsNow(work: () => void): void {
 
 function expectOwnError(error: unknown): void {
   if (!(error instanceof ReplaybdError)) throw error;
+}
+
+function headerOf(name: string, type: string, sizeBytes: number): Buffer {
+  const header = Buffer.alloc(512);
+  header.write(name);
+  header.write(sizeBytes.toString(8).padStart(11, '0'), 124);
+  header.write(type, 156);
+  header.write('ustar\x0000', 257);
+  return header;
 }
 
 /** Lets damaged headers through to what comes after the checksum. */

@@ -227,6 +227,27 @@ test('downloads that break off go on, wrong bytes are refused', async (t) => {
   assert.deepEqual(filesBelow(workParent), []);
 });
 
+test('a target that refuses ends the conversion of all images', async (t) => {
+  const registry = await registryOf(t);
+  const images = ['amd64', 'arm64'].map((architecture) => {
+    const tars = Array.from({ length: 8 }, (_, i) => tarOfFiles({ [`f${i}`]: architecture }));
+    return { architecture, image: composeImage(tars, { architecture }) };
+  });
+  putInRegistry(registry.store, 'source', 'v1', composeIndex(images));
+  const [from, to] = [`${registry.url}/source:v1`, `${registry.url}/obd:v1`];
+  for (const kind of ['upload', 'manifest'] as const) {
+    registry.setFaults((request) => {
+      const isWrite = request.method !== 'GET' && request.method !== 'HEAD';
+      return request.kind === kind && isWrite ? { kind: 'status', status: 403 } : undefined;
+    });
+    const workParent = temporaryFolder(t);
+    await assert.rejects(convertNamed(t, from, to, { workParent }), {
+      code: 'ERR_REGISTRY_AUTH',
+    });
+    assert.deepEqual(filesBelow(workParent), []);
+  }
+});
+
 test('what a hostile manifest says is refused', async (t) => {
   const registry = await registryOf(t);
   const image = composeImage([middle]);

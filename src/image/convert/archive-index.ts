@@ -181,7 +181,8 @@ function parsePax(content: Buffer): Overrides {
   const overrides: Overrides = {};
   for (let at = 0; at < content.length;) {
     const space = content.indexOf(0x20, at);
-    const length = Number(content.toString('latin1', at, Math.max(space, at)));
+    if (space === -1) break;
+    const length = Number(content.toString('latin1', at, space));
     if (!Number.isSafeInteger(length) || length <= space - at || at + length > content.length)
       break;
     const record = content.toString('utf8', space + 1, at + length - 1);

@@ -88,8 +88,8 @@ class ImageRun implements AsyncDisposable {
 
   /** Everything that runs has ended afterwards. */
   async [Symbol.asyncDispose](): Promise<void> {
+    // What waits for its turn to be pushed then fails at once.
     this.#stop.abort();
-    this.#pushes.clear();
     await Promise.allSettled([this.#committing, this.#pushes.onIdle(), ...this.#background]);
     await Promise.all([...this.#streams.values()].map((stream) => stream[Symbol.asyncDispose]()));
     this.#disk?.[Symbol.dispose]();

@@ -1,5 +1,6 @@
-import PQueue from 'p-queue';
+import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import PQueue from 'p-queue';
 import {
   isIndex,
   type Descriptor,
@@ -117,7 +118,7 @@ async function convertIndex(
   if (isSingle) return { root: images[0].object, images, skipped };
   const pairs = entries.map((original) => {
     const converted = images.find((image) => image.source.digest === original.digest);
-    if (converted === undefined) throw new Error(`${original.digest} was not converted`);
+    assert(converted !== undefined, 'every entry was converted');
     return { original, converted: converted.object.descriptor };
   });
   const object = finishIndex(root.descriptor, index, pairs, style);
