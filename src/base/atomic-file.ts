@@ -6,12 +6,16 @@ import { dirname } from 'node:path';
  * Replaces a file so that, whenever the process or the machine stops, either the old or the new
  * bytes are there, whole. Makes the folder. Throws what the file system throws.
  */
-export async function writeFileAtomic(path: string, bytes: Uint8Array): Promise<void> {
+export async function writeFileAtomic(
+  path: string,
+  bytes: Uint8Array,
+  mode = 0o600,
+): Promise<void> {
   const folder = dirname(path);
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const temporary = `${path}.${process.pid}.${randomBytes(4).toString('hex')}.tmp`;
   try {
-    const file = await open(temporary, 'wx', 0o600);
+    const file = await open(temporary, 'wx', mode & 0o777);
     try {
       await file.writeFile(bytes);
       await file.sync();

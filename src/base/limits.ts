@@ -39,6 +39,8 @@ export const upperLimits = {
   writeBytesMax: 4 * 1024 * 1024,
   /** How long one thread waits for another that has an index's lock. */
   lockMsMax: 10_000,
+  /** How long writers may take to leave a layer that is being flushed, replaced or closed. */
+  shutOutMsMax: 60_000,
   /** Entries of one frame of a sparse layer's sidecar. */
   frameEntriesMax: 1_048_576,
   /** A log of more entries than this, and twice those that count, is rewritten when it is opened. */

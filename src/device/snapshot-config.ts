@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { writeFileAtomic } from '../base/atomic-file.ts';
 import { readConfigFile } from '../base/config-file.ts';
@@ -32,7 +33,9 @@ export async function advanceConfig(
   const layers =
     config.accelerationLayer === true ? config.lowers.length - 1 : config.lowers.length;
   const lowers = config.lowers.toSpliced(layers, 0, { file: sealedPath });
-  await writeConfig(configPath, withUpper({ ...config, lowers }, upper));
+  // Whoever could read it still can.
+  const { mode } = await stat(configPath);
+  await writeConfig(configPath, withUpper({ ...config, lowers }, upper), mode);
 }
 
 /** The data file of the writable layer that a configuration names; '' when it names none. */
@@ -71,6 +74,6 @@ function withUpper(config: StackConfig, { data, index }: UpperPaths): StackConfi
   return { ...config, upper: { ...config.upper, index, data } };
 }
 
-async function writeConfig(path: string, config: object): Promise<void> {
-  await writeFileAtomic(path, Buffer.from(`${JSON.stringify(config, null, 2)}\n`));
+async function writeConfig(path: string, config: object, mode?: number): Promise<void> {
+  await writeFileAtomic(path, Buffer.from(`${JSON.stringify(config, null, 2)}\n`), mode);
 }

@@ -118,8 +118,8 @@ async function goOn(
     next = await createNext(former, options, journal.new.uuid);
     await onStep('created');
     const startedMs = performance.now();
-    isShutOut = true;
     await former.shutOut();
+    isShutOut = true;
     await former.flush();
     const flushMs = performance.now() - startedMs;
     await onStep('shut-out');

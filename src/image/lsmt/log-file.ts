@@ -4,6 +4,7 @@ import { upperLimits } from '../../base/limits.ts';
 import { LSMT_ENTRY_BYTES } from './format.ts';
 import { sidecarFrame, sidecarPath } from './sidecar.ts';
 import type { UpperPaths } from './create-upper.ts';
+import { upperWriteError } from './upper-errors.ts';
 import type { UpperKind } from './upper-map.ts';
 import type { UpperLog } from './upper.ts';
 
@@ -49,7 +50,7 @@ export class LogFile {
     return this.#entries;
   }
 
-  /** Appends entries. ERR_UPPER_FULL when the log may not grow any more. */
+  /** Appends entries. ERR_UPPER_FULL also when the log may not grow any more; ERR_UPPER_WRITE. */
   async append(words: Uint32Array): Promise<void> {
     const entries = words.length / ENTRY_WORDS;
     if (this.#entries + entries > upperLimits.logEntriesMax) {
@@ -62,9 +63,13 @@ export class LogFile {
     const bytes = this.#isFramed
       ? sidecarFrame(words, this.#frames)
       : new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
-    for (let done = 0; done < bytes.length;) {
-      const position = this.#endBytes + done;
-      done += (await this.#file.write(bytes, done, bytes.length - done, position)).bytesWritten;
+    try {
+      for (let done = 0; done < bytes.length;) {
+        const position = this.#endBytes + done;
+        done += (await this.#file.write(bytes, done, bytes.length - done, position)).bytesWritten;
+      }
+    } catch (error) {
+      throw upperWriteError(this.#name, `${entries} entries`, error);
     }
     this.#endBytes += bytes.length;
     this.#entries += entries;

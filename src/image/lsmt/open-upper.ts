@@ -114,7 +114,7 @@ async function rewriteIndex(path: string, entries: LsmtEntryColumns): Promise<vo
       };
       encodeEntry(entry, words, (LSMT_BLOCK_BYTES + row * LSMT_ENTRY_BYTES) / 4);
     }
-    await writeFileAtomic(path, bytes);
+    await writeFileAtomic(path, bytes, (await file.stat()).mode);
   } finally {
     await file.close();
   }

@@ -1,9 +1,10 @@
 import { writeSync } from 'node:fs';
-import { codeOf, messageOf, ReplaybdError, type ErrnoName } from '../../base/errors.ts';
+import { ReplaybdError } from '../../base/errors.ts';
 import { lsmtLimits, SECTOR_BYTES, upperLimits } from '../../base/limits.ts';
 import { LSMT_DATA_SECTOR, LSMT_ENTRY_BYTES } from './format.ts';
 import { encodeEntry, type LsmtEntry } from './index-entries.ts';
 import { runKinds, SectorMap } from './sector-map.ts';
+import { upperWriteError } from './upper-errors.ts';
 import type { UpperMap } from './upper-map.ts';
 import { UpperState } from './upper-state.ts';
 
@@ -136,14 +137,7 @@ export class SharedUpper {
         done += writeSync(this.map.fd, data, from + done, length - done, position + done);
       }
     } catch (error) {
-      const errno: ErrnoName = ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(codeOf(error))
-        ? 'ENOSPC'
-        : 'EIO';
-      throw new ReplaybdError(
-        `ERR_UPPER_${errno === 'ENOSPC' ? 'FULL' : 'WRITE'}`,
-        `${this.map.name}: ${length} bytes at ${position}: ${messageOf(error)}`,
-        { cause: error, errno },
-      );
+      throw upperWriteError(this.map.name, `${length} bytes at ${position}`, error);
     }
   }
 
