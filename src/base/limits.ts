@@ -21,8 +21,10 @@ export const lsmtLimits = {
 } as const;
 
 export const upperLimits = {
-  /** Entries of an append-only layer's log or a sparse layer's sidecar, as the original has it. */
+  /** Entries of an append-only layer's log, as the original has it. */
   logEntriesMax: 128_000_000,
+  /** Entries of a sparse layer's sidecar, which is read whole: a gibibyte. */
+  sidecarEntriesMax: 2 ** 26,
   /** Entries that wait in memory; when they fill it, writers wait until they are written. */
   pendingEntriesMax: 1_048_576,
   /** So many waiting entries are written in the background, */

@@ -53,10 +53,11 @@ export class LogFile {
   /** Appends entries. ERR_UPPER_FULL also when the log may not grow any more; ERR_UPPER_WRITE. */
   async append(words: Uint32Array): Promise<void> {
     const entries = words.length / ENTRY_WORDS;
-    if (this.#entries + entries > upperLimits.logEntriesMax) {
+    const entriesMax = this.#isFramed ? upperLimits.sidecarEntriesMax : upperLimits.logEntriesMax;
+    if (this.#entries + entries > entriesMax) {
       throw new ReplaybdError(
         'ERR_UPPER_FULL',
-        `${this.#name}: the log may have ${upperLimits.logEntriesMax} entries. Commit the layer.`,
+        `${this.#name}: the log may have ${entriesMax} entries. Commit the layer, or open it again.`,
         { errno: 'ENOSPC' },
       );
     }
