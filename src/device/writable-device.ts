@@ -176,6 +176,8 @@ export class WritableDevice implements BlockDevice {
   /** Flushes and closes the writable layer. No front end may be left. */
   async close(): Promise<void> {
     await this.#snapshot;
+    // Mappings go away: a late read finds nothing instead of a fault.
+    supersede(this.#now);
     await Promise.all([...this.#former].map((former) => this.closeFormer(former)));
     await this.#now.upper.close();
     await Promise.all(this.#ownBlobs.splice(0).map((blob) => blob.close()));
@@ -194,9 +196,9 @@ export class WritableDevice implements BlockDevice {
   }
 
   async #goOn(next: Generation): Promise<void> {
-    const { superseded } = this.#now;
+    const before = this.#now;
     this.#now = next;
-    Atomics.store(new Int32Array(superseded), 0, 1);
+    supersede(before);
     await Promise.allSettled([...this.#listeners].map(async (listener) => listener(next.shared)));
   }
 
@@ -218,4 +220,9 @@ export class WritableDevice implements BlockDevice {
       }
     }
   }
+}
+
+/** Its readers, on any thread, answer nothing any more. */
+function supersede({ superseded }: Generation): void {
+  Atomics.store(new Int32Array(superseded), 0, 1);
 }

@@ -205,6 +205,8 @@ for (const kind of kinds) {
     }
     assert.ok(upper.isEmpty);
     await device.close();
+    assert.equal(device.readCached(0, sector), false);
+    await assert.rejects(device.writer.write(0, sector, false), { code: 'ERR_UPPER_CLOSED' });
   });
 
   test(`${kind}: a snapshot tells other threads, and old maps answer nothing`, async (t) => {

@@ -1,6 +1,6 @@
 import { open, type FileHandle } from 'node:fs/promises';
 import { tryLockFile } from '../../../native/file-space.ts';
-import { mapGrowingFile, type FileWindow } from '../../../native/memory-map.ts';
+import { mapGrowingFile, unmapWindow, type FileWindow } from '../../../native/memory-map.ts';
 import { writeFileAtomic } from '../../base/atomic-file.ts';
 import { messageOf, ReplaybdError } from '../../base/errors.ts';
 import { SECTOR_BYTES, upperLimits } from '../../base/limits.ts';
@@ -78,7 +78,8 @@ export async function repairUpper(
   paths: UpperPaths,
   log: Logger,
 ): Promise<LogFile> {
-  const { kind, torn, entries, hasSidecar } = { kind: found.kind, ...found.log };
+  const { kind } = found;
+  const { torn, entries, hasSidecar } = found.log;
   if (torn !== null) {
     log.warn({ upper: paths.data }, `${paths.data}: dropped ${torn}: it was never flushed`);
   }
@@ -128,29 +129,34 @@ export async function shareUpper(
   const { kind, name } = found;
   checkUpperSize(name, virtualSizeBytes);
   const { size } = await data.stat();
-  const window = mapGrowingFile(data.fd, windowBytes(found.kind, virtualSizeBytes), name);
-  if (window.sizeBytes < size) {
-    throw new ReplaybdError(
-      'ERR_UPPER_SIZE',
-      `${name}: expected a data file of at most ${window.sizeBytes} bytes, found ${size}`,
-    );
+  const window = mapGrowingFile(data.fd, windowBytes(kind, virtualSizeBytes), name);
+  try {
+    if (window.sizeBytes < size) {
+      throw new ReplaybdError(
+        'ERR_UPPER_SIZE',
+        `${name}: expected a data file of at most ${window.sizeBytes} bytes, found ${size}`,
+      );
+    }
+    const map: UpperMap = {
+      kind,
+      name,
+      virtualSizeBytes,
+      fd: data.fd,
+      address: window.address,
+      mappedBytes: window.sizeBytes,
+      ...SectorMap.allocate(virtualSizeBytes),
+      state: UpperState.allocate(),
+      log: new SharedArrayBuffer(upperLimits.pendingEntriesMax * LSMT_ENTRY_BYTES),
+    };
+    const shared = new SharedUpper(map);
+    shared.state.append = Math.max(Math.ceil(size / SECTOR_BYTES), LSMT_DATA_SECTOR);
+    shared.state.end = shared.state.append;
+    fillMap(shared.sectors, found, virtualSizeBytes);
+    return { map, shared, window };
+  } catch (error) {
+    unmapWindow(window);
+    throw error;
   }
-  const map: UpperMap = {
-    kind,
-    name,
-    virtualSizeBytes,
-    fd: data.fd,
-    address: window.address,
-    mappedBytes: window.sizeBytes,
-    ...SectorMap.allocate(virtualSizeBytes),
-    state: UpperState.allocate(),
-    log: new SharedArrayBuffer(upperLimits.pendingEntriesMax * LSMT_ENTRY_BYTES),
-  };
-  const shared = new SharedUpper(map);
-  shared.state.append = Math.max(Math.ceil(size / SECTOR_BYTES), LSMT_DATA_SECTOR);
-  shared.state.end = shared.state.append;
-  fillMap(shared.sectors, found, virtualSizeBytes);
-  return { map, shared, window };
 }
 
 /** Room for all that the data file may become. */
@@ -160,7 +166,7 @@ function windowBytes(kind: LsmtUpper['kind'], virtualSizeBytes: number): number 
   return Math.ceil((LSMT_BLOCK_BYTES + virtualSizeBytes) / granularity) * granularity;
 }
 
-function fillMap(map: SectorMap, entries: LsmtEntryColumns, virtualSizeBytes: number): void {
+function fillMap(map: SectorMap, entries: LsmtUpper, virtualSizeBytes: number): void {
   const lbaEnd = virtualSizeBytes / SECTOR_BYTES;
   for (let row = 0; row < entries.count; row += 1) {
     const lba = entries.start[row];
@@ -170,7 +176,8 @@ function fillMap(map: SectorMap, entries: LsmtEntryColumns, virtualSizeBytes: nu
     if (!map.prepare(lba, sectors, isZeroed)) {
       throw new ReplaybdError(
         'ERR_UPPER_FULL',
-        `the index would need more than ${upperLimits.leavesMax} leaves. Commit the layer.`,
+        `${entries.name}: its index would need more than ${upperLimits.leavesMax} leaves. ` +
+          'Commit the layer.',
         { errno: 'ENOSPC' },
       );
     }
