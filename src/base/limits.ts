@@ -295,8 +295,10 @@ export const fuseLimits = {
   writeBytesMax: 1024 * 1024,
   /** Requests the kernel may have outstanding that nobody waits for (read-ahead, direct I/O). */
   backgroundMax: 64,
+  /** As many of a writable device: all that a loop device has, so that no write waits for reads. */
+  writableBackgroundMax: 256,
   workersMax: 16,
-  /** Requests the main thread works on at a time; each holds a buffer of at most readBytesMax. */
+  /** Reads, and other requests, that the main thread works on at a time; each holds one's data. */
   answersMax: 64,
   /** Requests waiting behind those; more are answered EIO. */
   queuedMax: 16_384,

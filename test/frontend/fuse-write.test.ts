@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:fs';
 import { open, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fuseLimits } from '../../src/base/limits.ts';
 import { MemoryDisk, type MemoryDiskOptions } from '../../bench/support/fuse-disk.ts';
 import { needs } from '../support/needs.ts';
-import { leftovers, loopAttribute, run, serve, temporaryDirectory } from './fuse-support.ts';
+import { atEnd, leftovers, loopAttribute, run, serve, temporaryDirectory } from './fuse-support.ts';
 
 // Goal: what guests write through the file and the loop device is on the disk when they are told so,
 // whichever thread took it, and nothing else is; what cannot be written is refused with an errno.
@@ -152,3 +155,31 @@ test('a guest that stays loses nothing of what it wrote', { skip }, async (conte
   await serve(context, disk, { mount });
   assert.ok(written.equals(await readFile(join(mount, 'written'))));
 });
+
+test(
+  'writes and flushes do not wait for reads',
+  { skip: needs('root', 'fio') },
+  async (context) => {
+    const options = { sharesWrites: true, missBytes: MIB, missMs: 2 ** 30 };
+    const disk = writable('stalled', 16 * MIB, options);
+    const { path } = await serve(context, disk, { closeGraceMs: 200 });
+    // As many as a loop device keeps under way, less some: of the second MiB, which never answers.
+    const depth = 100;
+    const reads = spawn(
+      'fio',
+      [
+        ...['--name=stuck', `--filename=${path}`, '--ioengine=libaio', '--direct=1', '--rw=read'],
+        ...['--bs=4k', `--iodepth=${depth}`, '--offset=1m', '--size=1m', '--readonly'],
+      ],
+      { stdio: 'ignore' },
+    );
+    atEnd(context, async () => reads.kill('SIGKILL'));
+    while (callsOf(disk, 'read').length < fuseLimits.answersMax) await sleep(5);
+    const source = join(temporaryDirectory(context), 'source');
+    await writeFile(source, randomBytes(65_536));
+    const words = ['bs=4k', 'seek=512', 'oflag=direct', 'conv=fsync', 'status=none'];
+    await run('dd', `if=${source}`, `of=${path}`, ...words);
+    assert.ok((await readFile(source)).equals(disk.bytes.subarray(2 * MIB, 2 * MIB + 65_536)));
+    assert.ok(callsOf(disk, 'flush').length > 0);
+  },
+);

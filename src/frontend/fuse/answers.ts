@@ -19,7 +19,9 @@ export class FuseAnswers {
   readonly #fd: number;
   readonly #device: BlockDevice;
   readonly #log: Logger;
-  readonly #queue = new PQueue({ concurrency: fuseLimits.answersMax });
+  /** Reads wait for the network, and nothing else may wait behind them. */
+  readonly #reads = new PQueue({ concurrency: fuseLimits.answersMax });
+  readonly #others = new PQueue({ concurrency: fuseLimits.answersMax });
   readonly #ending = new AbortController();
 
   constructor(fd: number, device: BlockDevice, log: Logger) {
@@ -30,17 +32,19 @@ export class FuseAnswers {
 
   /** Replies sooner or later, unless the connection ends first. */
   take(task: FuseTask): void {
-    if (this.#queue.size >= fuseLimits.queuedMax) {
+    const queue = task.kind === 'read' ? this.#reads : this.#others;
+    if (queue.size >= fuseLimits.queuedMax) {
       this.#log.error({ device: this.#device.id }, 'fuse: too many requests wait for the device');
       return this.#reply(new FuseReply(0), task.unique, 0, EIO);
     }
-    void this.#queue.add(() => this.#answer(task, this.#ending.signal));
+    void queue.add(() => this.#answer(task, this.#ending.signal));
   }
 
   /** The connection is gone: nobody waits for anything any more, and nothing more is replied. */
   abort(): void {
     this.#ending.abort();
-    this.#queue.clear();
+    this.#reads.clear();
+    this.#others.clear();
   }
 
   async #answer(task: FuseTask, signal: AbortSignal): Promise<void> {

@@ -191,8 +191,9 @@ export class FuseReply {
     out.writeUInt32LE(PROTOCOL_MINOR, 4);
     out.writeUInt32LE(request.bytes.readUInt32LE(48), 8);
     out.writeUInt32LE((offered & wanted) >>> 0, 12);
-    out.writeUInt16LE(fuseLimits.backgroundMax, 16);
-    out.writeUInt16LE((fuseLimits.backgroundMax * 3) / 4, 18);
+    const background = file.readOnly ? fuseLimits.backgroundMax : fuseLimits.writableBackgroundMax;
+    out.writeUInt16LE(background, 16);
+    out.writeUInt16LE((background * 3) / 4, 18);
     out.writeUInt32LE(writeBytesMax(file), 20);
     out.writeUInt32LE(1, 24);
     out.writeUInt16LE(fuseLimits.readBytesMax / PAGE_BYTES, 28);
