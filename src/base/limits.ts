@@ -382,9 +382,8 @@ export const convertLimits = {
   readAheadBytes: 4 * 1024 * 1024,
   /** Downloads of one blob that break off before the conversion fails. */
   downloadAttemptsMax: 6,
-  /** Members of a docker archive, and the bytes of one pax header or long name in it. */
+  /** Members of a docker archive. */
   archiveEntriesMax: 100_000,
-  archiveHeaderBytesMax: 64 * 1024,
   /** Links of a docker archive that are followed from one name. */
   archiveLinksMax: 8,
   /** Repositories that a cache remembers for one layer, to mount it from. */

@@ -69,6 +69,19 @@ export class TarReader {
     }
   }
 
+  /**
+   * Passes over what is left of an entry's content, which need not be pushed then and which the
+   * visitor does not see; how many bytes that are.
+   */
+  skipContent(): number {
+    const bytes = this.#contentLeft + this.#paddingLeft;
+    if (this.#contentLeft > 0) this.#visitor.endEntry();
+    this.#contentLeft = 0;
+    this.#paddingLeft = 0;
+    this.#position += bytes;
+    return bytes;
+  }
+
   /** Says that nothing follows. Errors: ERR_TAR_TRUNCATED. */
   end(): void {
     const isBetween =
