@@ -94,7 +94,7 @@ test('a damaged archive gives members within the file, or an error of its own', 
 
 test('an archive with pax headers that are none is refused', async () => {
   const path = join(folder, 'pax-damage.tar');
-  for (const record of ['x'.repeat(40), '0 path=b\n', '9999 path=b\n', ' path=b\n', '5 a=\n']) {
+  for (const record of ['x'.repeat(40), '0 path=b\n', '9999 path=b\n', ' path=b\n']) {
     const content = Buffer.alloc(512);
     content.write(record);
     const bytes = Buffer.concat([
