@@ -1,6 +1,7 @@
 import { formatError } from '../base/errors.ts';
 import type { ByteRange } from '../base/range.ts';
 import type { PatchableSink } from './byte-sink.ts';
+import { checksumOf, isChecksumGood } from './tar/fields.ts';
 
 /**
  * The tar around a layer as registries store it:
@@ -31,7 +32,6 @@ const field = {
   userName: 265,
   groupName: 297,
 } as const;
-const CHECKSUM_BYTES = 8;
 const SIZE_BYTES = 12;
 
 /**
@@ -85,9 +85,7 @@ function isTarHeader(bytes: Buffer, offset: number): boolean {
   const magic = bytes.toString('latin1', offset + field.magic, offset + field.magic + 5);
   const version = bytes.toString('latin1', offset + field.version, offset + field.version + 2);
   if (magic !== 'ustar' || version !== '00') return false;
-  const stated = octal(bytes, offset + field.checksum, CHECKSUM_BYTES);
-  const block = bytes.subarray(offset, offset + BLOCK_BYTES);
-  return stated === checksum(block, 'unsigned') || stated === checksum(block, 'signed');
+  return isChecksumGood(bytes.subarray(offset, offset + BLOCK_BYTES));
 }
 
 /** The size a regular file's header states; null for anything else. */
@@ -104,16 +102,6 @@ function typeOf(bytes: Buffer, offset: number): string {
 function octal(bytes: Buffer, offset: number, length: number): number | null {
   const text = bytes.toString('latin1', offset, offset + length).replace(/^[ \0]+|[ \0]+$/g, '');
   return /^[0-7]*$/.test(text) ? Number(`0o0${text}`) : null;
-}
-
-/** The sum of a header's bytes, its checksum field counted as spaces. */
-function checksum(block: Uint8Array, kind: 'signed' | 'unsigned'): number {
-  let sum = CHECKSUM_BYTES * 0x20;
-  for (let at = 0; at < BLOCK_BYTES; at += 1) {
-    if (at >= field.checksum && at < field.checksum + CHECKSUM_BYTES) continue;
-    sum += kind === 'signed' ? (block[at] << 24) >> 24 : block[at];
-  }
-  return sum;
 }
 
 /** The `size` of pax records, each "<its own length> <key>=<value>\n"; 0 when there is none. */
@@ -213,7 +201,7 @@ function seal(header: Buffer, type: 'x' | '0'): void {
   header.write(type, field.type, 'latin1');
   header.write('ustar\0', field.magic, 'latin1');
   header.write('00', field.version, 'latin1');
-  header.write(narrowOctal(checksum(header, 'unsigned')), field.checksum, 'latin1');
+  header.write(narrowOctal(checksumOf(header)), field.checksum, 'latin1');
 }
 
 /** "<length> <key>=<value>\n", where the length counts itself. */

@@ -7,6 +7,8 @@ import { createHash } from 'node:crypto';
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import fc from 'fast-check';
+import { codeOf } from '../../src/base/errors.ts';
 import { applyLayer } from '../../src/image/apply/apply-layer.ts';
 import {
   apply,
@@ -24,7 +26,7 @@ import {
   whiteout,
 } from './apply-support.ts';
 import { checkWithE2fsck, needsRoot, noise, temporaryFolder } from './ext4-tree.ts';
-import { tarOf, type TestEntry } from './tar-builder.ts';
+import { seal, tarOf, type TestEntry } from './tar-builder.ts';
 
 test('directories merge, files replace, and the last of two entries counts', async (context) => {
   const image = await imageOf(
@@ -336,4 +338,37 @@ test('an aborted layer stops with the signal’s reason', async (context) => {
   await assert.rejects(applied, reason);
   checkWithE2fsck(image);
   assert.deepEqual(namesIn(image, '/'), []);
+});
+
+test('damaged layers are refused or applied, and leave a clean file system', async (context) => {
+  const scratch = temporaryFolder(context);
+  const base = await imageOf(context, [folder('d/'), file('d/lower'), file('gone')]);
+  const layer = tarOf([
+    ...[file('d/a'), folder('e/'), whiteout('.wh.gone'), whiteout('d/.wh..wh..opq')],
+    ...[
+      { path: 'l', flag: '1', linkTarget: 'd/a' },
+      { path: 's', flag: '2', linkTarget: 'd' },
+    ],
+    { path: 'x', content: noise('x', 700), pax: [['SCHILY.xattr.user.a', 'b']] },
+    ...[{ path: 'c', flag: '3', major: 1, minor: 3 }, file('s/through')],
+  ]);
+  const change = fc.record({ at: fc.nat(layer.length - 1), byte: fc.nat(255) });
+  await fc.assert(
+    fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 6 }), async (changes) => {
+      const damaged = Buffer.from(layer);
+      for (const { at, byte } of changes) {
+        damaged[at] = byte;
+        seal(damaged.subarray(at - (at % 512), at - (at % 512) + 512));
+      }
+      const image = join(scratch, 'image');
+      copyFileSync(base, image);
+      try {
+        await applyLayer({ imagePath: image, tar: chunksOf(damaged, 1000) });
+      } catch (error) {
+        assert.match(codeOf(error), /^ERR_(?:TAR|APPLY|EXT4_FULL)/, String(error));
+      }
+      checkWithE2fsck(image);
+    }),
+    { numRuns: 40 },
+  );
 });

@@ -68,7 +68,7 @@ export async function addTree(options: AddTreeOptions): Promise<void> {
 }
 
 /** The superblock's time of last write is what a library with another layout would get wrong. */
-export function checkClock(image: StagedImage, imagePath: string): void {
+function checkClock(image: StagedImage, imagePath: string): void {
   const writeTime = Buffer.alloc(4);
   image.read(1024 + 48, writeTime);
   if (writeTime.readUInt32LE(0) === EXT4_EPOCH_SECONDS) return;

@@ -77,17 +77,26 @@ export function isZeroBlock(block: Buffer): boolean {
 
 const ZERO_BLOCK = Buffer.alloc(TAR_BLOCK_BYTES);
 
-/** The sum of a header's bytes, its checksum field counted as spaces, is what it states: of unsigned
- * bytes, or of signed ones, as some old programs had it. */
+/** The checksum that a header states is that of its unsigned bytes, or of signed ones, as some old
+ * programs had it. */
 export function isChecksumGood(block: Buffer): boolean {
   const stated = numberField(block, FIELD.checksum);
-  let unsigned = FIELD.checksum.bytes * SPACE;
+  const sum = checksumOf(block);
+  if (stated === sum) return true;
   let high = 0;
   for (let at = 0; at < TAR_BLOCK_BYTES; at += 1) {
     if (at === FIELD.checksum.at) at += FIELD.checksum.bytes;
-    const byte = block[at] ?? 0;
-    unsigned += byte;
-    high += byte >>> 7;
+    high += (block[at] ?? 0) >>> 7;
   }
-  return stated === unsigned || stated === unsigned - 256 * high;
+  return stated === sum - 256 * high;
+}
+
+/** The sum of a header's bytes, its checksum field counted as spaces. */
+export function checksumOf(block: Buffer): number {
+  let sum = FIELD.checksum.bytes * SPACE;
+  for (let at = 0; at < TAR_BLOCK_BYTES; at += 1) {
+    if (at === FIELD.checksum.at) at += FIELD.checksum.bytes;
+    sum += block[at] ?? 0;
+  }
+  return sum;
 }
