@@ -12,11 +12,13 @@ import { startFuse } from '../frontend/fuse/fuse-frontend.ts';
 import { fusePermitted } from '../frontend/fuse/permitted.ts';
 import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 import { recoverStale } from '../frontend/fuse/stale.ts';
-import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { FuseThreads } from '../frontend/fuse/threads.ts';
 import { startNbd } from '../frontend/nbd/server.ts';
+import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { formatQuality } from '../prefetch/quality.ts';
 import { port, positiveNumber } from './arguments.ts';
+import { formatUpper } from './control-format.ts';
+import { SOCKET_SUFFIX } from './control-socket.ts';
 import {
   addRuntimeOptions,
   addTraceOptions,
@@ -25,8 +27,6 @@ import {
   type RuntimeFlags,
   type TraceFlags,
 } from './runtime-options.ts';
-import { formatUpper } from './control-format.ts';
-import { SOCKET_SUFFIX } from './control-socket.ts';
 import { interruptible, untilAborted } from './terminal.ts';
 
 interface AttachFlags extends RuntimeFlags, TraceFlags {

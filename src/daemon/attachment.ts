@@ -123,7 +123,7 @@ export class Attachment {
       observer: this.#missObserver(),
     };
     const { upper, drain } = opened;
-    this.upper = upper === null ? null : new LiveUpper({ ...common, ...upper, tap, drain, image });
+    this.upper = upper === null ? null : new LiveUpper({ ...common, ...upper, tap, drain });
     this.device =
       this.upper?.device ?? new StackDevice({ ...common, shared: { stack: stack.map, tap } });
     this.recording = this.mode === 'record' ? this.#record(options) : null;

@@ -1,5 +1,5 @@
-import { mkdir } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import type { Clock } from '../base/clock.ts';
 import { ReplaybdError } from '../base/errors.ts';
 import { forkConfig } from '../device/snapshot-config.ts';

@@ -1,4 +1,3 @@
-import type { TapMap } from '../device/block-device.ts';
 import type { SnapshotReport } from '../device/snapshot.ts';
 import type { TapDrain } from '../device/tap.ts';
 import { WritableDevice, type WritableDeviceOptions } from '../device/writable-device.ts';
@@ -8,7 +7,6 @@ import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import type { Stack, StackPiece } from '../image/stack.ts';
 import type { SnapshotParameters } from './control-parameters.ts';
 import { GuestDevice } from './guest-device.ts';
-import type { ImageDescription } from './image-description.ts';
 import type { OpenedUpper } from './open-upper.ts';
 import { nextUpperPaths } from './upper-folder.ts';
 import type { WriteCounts } from './write-counts.ts';
@@ -28,7 +26,7 @@ export interface SnapshotFacts extends SnapshotReport {
 }
 
 export type LiveUpperOptions = Omit<WritableDeviceOptions, 'upper'> &
-  OpenedUpper & { tap: TapMap; drain: TapDrain; image: ImageDescription };
+  OpenedUpper & { drain: TapDrain };
 
 /** The writable side of an attached device. */
 export class LiveUpper {

@@ -36,10 +36,10 @@ export function upperPaths(folder: string, number: number): UpperPaths {
   return { data: path('data'), index: path('index') };
 }
 
-/** Names beside a writable layer for the one that takes its place. */
+/** Names beside a writable layer that no other has, or has had. */
 export async function nextUpperPaths({ data }: UpperPaths): Promise<UpperPaths> {
   const folder = dirname(resolve(data));
-  const numbers = (await readdir(folder)).map((name) => Number(UPPER_NAME.exec(name)?.[1] ?? -1));
+  const numbers = (await namesIn(folder)).map((name) => Number(UPPER_NAME.exec(name)?.[1] ?? -1));
   return upperPaths(folder, Math.max(-1, ...numbers) + 1);
 }
 
@@ -61,8 +61,10 @@ export async function withUpperFolder(
     );
   }
   const configPath = folderConfigPath(folder);
-  if (!(await hasConfig(folder))) {
-    return { ...image, upper: { ...upperPaths(folder, 0), configPath, isThere: false } };
+  if (!(await namesIn(folder)).includes(CONFIG_NAME)) {
+    // An attach that was killed may have left files that nothing names yet.
+    const paths = await nextUpperPaths(upperPaths(folder, 0));
+    return { ...image, upper: { ...paths, configPath, isThere: false } };
   }
   await recoverSnapshot(configPath, log);
   const config = await readImageConfig(configPath);
@@ -72,11 +74,12 @@ export async function withUpperFolder(
   return { ...image, lowers, upper: { data, index, configPath, isThere: true } };
 }
 
-async function hasConfig(folder: string): Promise<boolean> {
+/** None of a folder that is not there. */
+async function namesIn(folder: string): Promise<string[]> {
   try {
-    return (await readdir(folder)).includes(CONFIG_NAME);
+    return await readdir(folder);
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return false;
+    if (codeOf(error) === 'ENOENT') return [];
     throw error;
   }
 }

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import fc from 'fast-check';
 import { packageRoot } from '../../src/base/package-root.ts';
 import { Attachment, type AttachmentOptions } from '../../src/daemon/attachment.ts';
 import { Runtime } from '../../src/daemon/runtime.ts';
+import { startFuse } from '../../src/frontend/fuse/fuse-frontend.ts';
 import { startNbd } from '../../src/frontend/nbd/server.ts';
 import type { UpperKind } from '../../src/image/lsmt/upper-map.ts';
 import { startEmbeddedRegistry } from '../../src/registry/embedded/server.ts';
@@ -13,6 +14,8 @@ import { decodeTrace } from '../../src/trace/decode.ts';
 import { describeWorkload } from '../../src/trace/trace.ts';
 import { RawClient } from '../frontend/nbd-raw-client.ts';
 import { blobFault } from '../registry/harness.ts';
+import { needs } from '../support/needs.ts';
+import { output } from '../support/programs.ts';
 import { Scratch, scratchOf } from '../support/scratch.ts';
 import { makeTestImage, type TestImage } from '../support/test-image.ts';
 import {
@@ -166,6 +169,16 @@ test('a writable layer is reopened by its own image, kind and one device only', 
   assert.equal(third.report().layers, 2);
 });
 
+test("what a killed attach left is in nobody's way", async (t) => {
+  const scratch = scratchOf(t);
+  const runtime = await openRuntime(scratch);
+  const upperFolder = scratch.path('upper');
+  await (await attach(scratch, runtime, { upperFolder })).close();
+  rmSync(join(upperFolder, 'config.v1.json'));
+  const attachment = await attach(scratch, runtime, { upperFolder });
+  assert.equal(attachment.upper?.report().data, join(upperFolder, 'upper-1.data'));
+});
+
 test('a writable layer that was written on other layers is refused', async (t) => {
   const scratch = scratchOf(t);
   const runtime = await openRuntime(scratch);
@@ -254,6 +267,35 @@ for (const upperKind of KINDS) {
     assert.ok(registry.stats.requests > before);
   });
 }
+
+const fuse = { skip: needs('root', 'dd') };
+
+test('nor does one through FUSE and a loop device', fuse, async (t) => {
+  const scratch = scratchOf(t);
+  const registry = await startEmbeddedRegistry({ root: fixture.path('registry') });
+  scratch.atEnd(() => registry.close());
+  const runtime = await openRuntime(scratch);
+  const target = `${registry.url}/e2e/image:v1`;
+  const options = { target, upperFolder: scratch.path('upper'), readerThreads: 2 };
+  const attachment = await attach(scratch, runtime, options);
+  const frontend = await startFuse(attachment.device, { directory: scratch.path('run') });
+  scratch.atEnd(() => frontend.close());
+  const at = remoteBlock(attachment);
+  registry.setFaults(blobFault({ kind: 'stall', afterBytes: 0 }));
+  const data = Buffer.alloc(512, 0xcd);
+  const source = scratch.path('source');
+  writeFileSync(source, data);
+  const before = registry.stats.requests;
+  const words = ['bs=512', `seek=${at / 512 + 3}`, 'oflag=direct', 'conv=fsync,notrunc'];
+  await output('dd', `if=${source}`, `of=${frontend.path}`, ...words);
+  assert.equal(registry.stats.requests, before, 'nothing was asked for');
+  assert.ok(!attachment.device.readCached(at, Buffer.alloc(4096)), 'the rest is still remote');
+  assert.equal(attachment.upper?.report().writtenBytes, 512);
+  registry.setFaults(undefined);
+  const expected = Buffer.from(disk);
+  data.copy(expected, at + 3 * 512);
+  assertSameDisk(await readWhole(attachment.device), expected, 'once it answers again');
+});
 
 /** A block of data that is not local yet. */
 function remoteBlock({ device }: Attachment): number {
