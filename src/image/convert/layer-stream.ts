@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { PassThrough, pipeline, Readable, type Duplex } from 'node:stream';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { PassThrough, pipeline, Readable } from 'node:stream';
 import { codeOf, messageOf } from '../../base/errors.ts';
 import { convertLimits } from '../../base/limits.ts';
+import { decompressed } from '../tar/decompress.ts';
 import { Download } from './download.ts';
 import type { LayerCompression } from './media-types.ts';
 import { sourceError, type LayerInput } from './source.ts';
@@ -39,7 +39,7 @@ export class LayerStream implements AsyncDisposable {
     this.#download =
       input.kind === 'remote' ? new Download({ ...input, workFolder, onBytes, signal }) : null;
     const stored = this.#download?.bytes() ?? fileBytes(options);
-    this.#plain = decompressed(Readable.from(stored, { objectMode: false }), compression);
+    this.#plain = readAhead(decompressed(stored, compression));
   }
 
   /**
@@ -59,7 +59,7 @@ export class LayerStream implements AsyncDisposable {
         yield chunk;
       }
     } catch (error) {
-      throw /^(?:Z_|ZSTD_|ERR_BUFFER_)/.test(codeOf(error)) ? this.#undecodable(error) : error;
+      throw codeOf(error) === 'ERR_TAR_COMPRESSION' ? this.#undecodable(error) : error;
     }
     // A decompressor may be done before the blob is.
     await this.#download?.verified();
@@ -93,19 +93,13 @@ export class LayerStream implements AsyncDisposable {
   }
 }
 
-/** Decompresses ahead of the reader, by a bounded number of bytes. */
-function decompressed(stored: Readable, compression: LayerCompression): Readable {
+/** Reads ahead of the reader, by a bounded number of bytes. */
+function readAhead(bytes: AsyncIterable<Uint8Array>): Readable {
   const ahead = new PassThrough({ highWaterMark: convertLimits.readAheadBytes });
   // A failure destroys the last stream with the error, where the reader meets it.
   const ignore = () => undefined;
   ahead.on('error', ignore);
-  if (compression === 'none') return pipeline(stored, ahead, ignore);
-  return pipeline(stored, decoder(compression), ahead, ignore);
-}
-
-function decoder(compression: 'gzip' | 'zstd'): Duplex {
-  const options = { chunkSize: CHUNK_BYTES };
-  return compression === 'gzip' ? createGunzip(options) : createZstdDecompress(options);
+  return pipeline(Readable.from(bytes, { objectMode: false }), ahead, ignore);
 }
 
 /** The bytes of a part of a file, after all of them were held against their digest. */

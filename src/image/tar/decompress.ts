@@ -8,17 +8,18 @@ const OUTPUT_BYTES = 256 * 1024;
 const MAGIC_BYTES = 4;
 
 /**
- * The bytes of a tar that may be compressed, with gzip or zstd, which its first bytes tell. Several
- * members or frames after each other are one stream, as the formats have it.
- * Errors: ERR_TAR_COMPRESSION; the input's.
+ * The bytes of a tar that may be compressed, with gzip or zstd, which its first bytes tell where
+ * nothing else does. Several members or frames after each other are one stream, as the formats have
+ * it. Errors: ERR_TAR_COMPRESSION; the input's.
  */
 export async function* decompressed(
   input: AsyncIterable<Uint8Array>,
+  stated?: TarCompression,
 ): AsyncGenerator<Uint8Array, void> {
   const source = input[Symbol.asyncIterator]();
   try {
     const first = await readFirst(source);
-    const compression = compressionOf(first);
+    const compression = stated ?? compressionOf(first);
     const chunks = continued(first, source);
     if (compression === 'none') yield* chunks;
     else yield* decoded(compression, chunks);
