@@ -216,8 +216,6 @@ export const fetchLimits = {
   demandRequestBytesMax: 1024 * 1024,
   prefetchRequestBytesMax: 2 * 1024 * 1024,
   prefetchRequestBytesMin: 64 * 1024,
-  /** What a fresh connection brings in its first round trip. */
-  prefetchRequestBytesFirst: 16 * 1024,
   /** Ranges waiting in the prefetch lane. */
   prefetchBacklogMax: 1000,
   demandConcurrencyMax: 32,
@@ -226,7 +224,7 @@ export const fetchLimits = {
   windowBytesMin: 128 * 1024,
   /** The window's part that prefetch has while a demand read waits: nothing queues up, nor idles. */
   windowShareUnderDemand: 1 / 2,
-  windowBytesStart: 512 * 1024,
+  windowBytesStart: 1024 * 1024,
   /** A rate that is believed as soon as it is measured; a lower one may be that of a small window. */
   fastBytesPerSecond: 64_000_000,
   windowBytesMax: 64 * 1024 * 1024,

@@ -85,7 +85,7 @@ test('a request carries no more ranges than the origin takes, and no more bytes 
     [20, 30],
   ]);
   assert.deepEqual(source.requests[0].granules, [40, 1]);
-  const most = fetchLimits.prefetchRequestBytesFirst;
+  const most = fetchLimits.prefetchRequestBytesMin;
   void fetcher.gather(() => {
     void fetcher.prefetch(blob, { offset: 100 * G, length: most - G });
     return fetcher.prefetch(blob, { offset: 200 * G, length: 3 * G });

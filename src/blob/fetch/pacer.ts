@@ -18,11 +18,11 @@ const REQUEST_SHARE = 1 / 4;
 /** Beside the round trip: what either end may be busy with before it attends to the network. */
 const PAUSE_MS = 5;
 /**
- * A fresh connection brings 16 KiB in its first round trip, and twice as much in each further one. So
- * requests begin that small, on many connections, and grow with what was asked for: what is due
- * first does not wait for a window that is still opening.
+ * A fresh connection brings little in its first round trips, and twice as much in each further one. So
+ * requests begin small, on many connections, and grow with what was asked for: what is due first
+ * does not wait for a connection that is still opening.
  */
-const FRESH_SHARE = 1 / 8;
+const FRESH_SHARE = 1 / 16;
 /** While the window opens, it grows by so many times what lands: it triples each round trip. */
 const OPENING_GAIN = 2;
 /** Until it is open, it stays below so many products of what was measured so far. */
@@ -94,11 +94,9 @@ export class Pacer {
 
   /** Large enough to be worth a request, small enough that the others keep the link busy. */
   get requestBytes(): number {
-    const { prefetchRequestBytesFirst, prefetchRequestBytesMin, prefetchRequestBytesMax } =
-      fetchLimits;
-    const share = Math.max(this.#windowBytes * REQUEST_SHARE, prefetchRequestBytesMin);
-    const fresh = Math.max(this.#askedBytes * FRESH_SHARE, prefetchRequestBytesFirst);
-    const bytes = Math.min(share, fresh, prefetchRequestBytesMax);
+    const { prefetchRequestBytesMin, prefetchRequestBytesMax } = fetchLimits;
+    const share = Math.min(this.#windowBytes * REQUEST_SHARE, this.#askedBytes * FRESH_SHARE);
+    const bytes = Math.min(Math.max(share, prefetchRequestBytesMin), prefetchRequestBytesMax);
     return Math.floor(bytes / GRANULE_BYTES) * GRANULE_BYTES;
   }
 
