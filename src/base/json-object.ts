@@ -10,7 +10,9 @@ export class JsonObject {
   readonly #name: string;
   readonly #path: string;
   readonly #asked = new Set<string>();
-  readonly #members: JsonObject[] = [];
+  /** By key, so that whoever asks for a section again gets the one whose keys are remembered. */
+  readonly #sections = new Map<string, JsonObject>();
+  readonly #items: JsonObject[] = [];
 
   private constructor(fields: object, name: string, path: string) {
     this.#fields = fields as Readonly<Record<string, unknown>>;
@@ -35,7 +37,12 @@ export class JsonObject {
   get ignored(): string[] {
     const own = Object.keys(this.#fields).filter((key) => !this.#asked.has(key));
     const paths = own.map((key) => `${this.#path}.${key}`.slice('$.'.length));
-    return [...paths, ...this.#members.flatMap((member) => member.ignored)];
+    const members = [...this.#sections.values(), ...this.#items];
+    return [...paths, ...members.flatMap((member) => member.ignored)];
+  }
+
+  has(key: string): boolean {
+    return Object.hasOwn(this.#fields, key);
   }
 
   static #of(value: unknown, name: string, path: string): JsonObject {
@@ -68,6 +75,13 @@ export class JsonObject {
     throw this.#wrong(key, `one of ${words.join(', ')}`, value);
   }
 
+  /** A path of a URL, or '' when absent: it begins with a slash. */
+  urlPath(key: string): string {
+    const value = this.string(key);
+    if (value === '' || /^\/[!-~]*$/.test(value)) return value;
+    throw this.#wrong(key, 'a path that begins with /', value);
+  }
+
   /** A number above 0; null when absent. */
   positive(key: string): number | null {
     const value = this.#get(key);
@@ -78,23 +92,27 @@ export class JsonObject {
     return value;
   }
 
-  /** An integer from 0 to 2^53 - 1. */
-  natural(key: string, absent: number): number {
+  /** An integer, by default from 0 to 2^53 - 1. */
+  natural(key: string, absent: number, range: { min?: number; max?: number } = {}): number {
+    const { min = 0, max = Number.MAX_SAFE_INTEGER } = range;
     const value = this.#get(key);
     if (value === undefined) return absent;
-    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) {
-      throw this.#wrong(key, 'a whole number of at least 0', value);
+    if (typeof value === 'number' && Number.isSafeInteger(value) && value >= min && value <= max) {
+      return value;
     }
-    return value;
+    const bounds = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+    throw this.#wrong(key, `a whole number ${bounds}`, value);
   }
 
   /** Null when absent, or null itself. */
   object(key: string): JsonObject | null {
     const value = this.#get(key);
     if (value === undefined || value === null) return null;
-    const member = JsonObject.#of(value, this.#name, `${this.#path}.${key}`);
-    this.#members.push(member);
-    return member;
+    const known = this.#sections.get(key);
+    if (known !== undefined) return known;
+    const section = JsonObject.#of(value, this.#name, `${this.#path}.${key}`);
+    this.#sections.set(key, section);
+    return section;
   }
 
   /** A list of objects; empty when absent. */
@@ -105,7 +123,7 @@ export class JsonObject {
     const members = value.map((item: unknown, i) =>
       JsonObject.#of(item, this.#name, `${this.#path}.${key}[${i}]`),
     );
-    this.#members.push(...members);
+    this.#items.push(...members);
     return members;
   }
 

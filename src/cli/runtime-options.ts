@@ -68,13 +68,21 @@ export async function openRuntime(flags: RuntimeFlags): Promise<Runtime> {
   const quotaGiB =
     flags.quota ?? service?.replaybd.quotaGB ?? service?.cacheSizeGB ?? QUOTA_GIB_DEFAULT;
   const traceFolder = flags.traceDir ?? service?.replaybd.traceDir ?? null;
-  const readDeadlineMs = service?.replaybd.readDeadlineMs ?? null;
+  const { readDeadlineMs, demandConcurrency, prefetchConcurrency } = service?.replaybd ?? {};
   return await Runtime.open({
     cacheFolder: cache === 'none' ? null : cache,
     quotaBytes: Math.floor(quotaGiB * 2 ** 30),
     ...(traceFolder === null ? {} : { traceFolder }),
-    ...(readDeadlineMs === null ? {} : { readDeadlineMs }),
+    ...given({ readDeadlineMs, demandConcurrency, prefetchConcurrency }),
     registry: registryOptions(flags, service),
     log,
   });
+}
+
+/** The settings that have a value. */
+function given<Key extends string>(
+  settings: Record<Key, number | null | undefined>,
+): Partial<Record<Key, number>> {
+  const entries = Object.entries(settings).filter(([, value]) => typeof value === 'number');
+  return Object.fromEntries(entries) as Partial<Record<Key, number>>;
 }

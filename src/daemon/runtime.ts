@@ -26,6 +26,9 @@ export interface RuntimeOptions {
   traceFolder?: string;
   /** A demand read that is not answered by then fails with EIO. */
   readDeadlineMs?: number;
+  /** Requests under way at once, of each lane. */
+  demandConcurrency?: number;
+  prefetchConcurrency?: number;
   registry?: RegistryClientOptions;
   clock?: Clock;
   log?: Logger;
@@ -55,7 +58,8 @@ export class Runtime {
 
   /** `Runtime.open` calls this. */
   constructor(options: RuntimeOptions, cache: BlobCache) {
-    const { clock = systemClock, log = silentLogger, readDeadlineMs } = options;
+    const { clock = systemClock, log = silentLogger } = options;
+    const { readDeadlineMs, demandConcurrency, prefetchConcurrency } = options;
     this.clock = clock;
     this.log = log;
     this.cache = cache;
@@ -65,6 +69,8 @@ export class Runtime {
       clock,
       log,
       ...(readDeadlineMs === undefined ? {} : { readDeadlineMs }),
+      ...(demandConcurrency === undefined ? {} : { demandConcurrency }),
+      ...(prefetchConcurrency === undefined ? {} : { prefetchConcurrency }),
       onFetch: (event) => {
         for (const listener of this.#fetchListeners) listener(event);
       },

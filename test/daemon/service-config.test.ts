@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { ReplaybdError } from '../../src/base/errors.ts';
+import { SERVICE_KEYS, type ServiceKey } from '../../src/daemon/service-config-keys.ts';
 import { loadServiceConfig, parseServiceConfig } from '../../src/daemon/service-config.ts';
 
 // Goal: an overlaybd.json means here what it means to overlaybd, old keys included; a mistake is
@@ -28,9 +30,48 @@ test('an empty object has every default', () => {
     p2pConfig: { enable: false, address: 'http://localhost:9731/accelerator' },
     certConfig: { certFile: '', keyFile: '' },
     userAgent: '',
-    replaybd: { cacheDir: null, quotaGB: null, traceDir: null, readDeadlineMs: null },
+    logConfig: { level: null, path: null },
+    auditPath: '/var/log/overlaybd-audit.log',
+    exporterConfig: { enable: false, address: '127.0.0.1', port: 9863, uriPrefix: '/metrics' },
+    serviceConfig: { enable: false, address: 'http://127.0.0.1:9862' },
+    replaybd: {
+      cacheDir: null,
+      quotaGB: null,
+      traceDir: null,
+      readDeadlineMs: null,
+      demandConcurrency: null,
+      prefetchConcurrency: null,
+      mode: null,
+      budgetMB: null,
+    },
     ignored: [],
   });
+});
+
+test('the file that overlaybd is installed with has its meaning, and no unknown key', () => {
+  const config = parse({
+    logConfig: { logLevel: 1, logPath: '/var/log/overlaybd.log' },
+    cacheConfig: { cacheType: 'file', cacheDir: '/opt/overlaybd/registry_cache', cacheSizeGB: 4 },
+    gzipCacheConfig: { enable: true, cacheDir: '/opt/overlaybd/gzip_cache', cacheSizeGB: 4 },
+    credentialConfig: { mode: 'file', path: '/opt/overlaybd/cred.json' },
+    ioEngine: 0,
+    download: { enable: true, delay: 600, delayExtra: 30, maxMBps: 100 },
+    p2pConfig: { enable: false, address: 'localhost:19145/dadip2p' },
+    exporterConfig: {
+      enable: false,
+      uriPrefix: '/metrics',
+      port: 9863,
+      updateInterval: 60_000_000,
+    },
+    enableAudit: true,
+    auditPath: '/var/log/overlaybd-audit.log',
+    registryFsVersion: 'v2',
+  });
+  assert.deepEqual(config.logConfig, { level: 'info', path: '/var/log/overlaybd.log' });
+  assert.equal(config.auditPath, '/var/log/overlaybd-audit.log');
+  assert.equal(config.cacheSizeGB, 4);
+  const unknown = config.ignored.filter(({ reason }) => reason.startsWith('no key'));
+  assert.deepEqual(unknown, []);
 });
 
 test('what is given replaces the defaults, ours included', () => {
@@ -42,7 +83,23 @@ test('what is given replaces the defaults, ours included', () => {
     p2pConfig: { enable: true, address: 'http://peer' },
     certConfig: { certFile: '/cert.pem', keyFile: '/key.pem' },
     userAgent: 'agent',
-    replaybd: { cacheDir: '/fast', quotaGB: 2.5, readDeadlineMs: 30_000, traceDir: '/t' },
+    logConfig: { logLevel: 3 },
+    logPath: '/old.log',
+    logLevel: 0,
+    auditPath: '/audit.log',
+    exporterConfig: { enable: true, uriPrefix: '/m', port: 80 },
+    serviceConfig: { enable: true },
+    replaybd: {
+      cacheDir: '/fast',
+      quotaGB: 2.5,
+      readDeadlineMs: 30_000,
+      traceDir: '/t',
+      demandConcurrency: 4,
+      prefetchConcurrency: 1,
+      mode: 'replay',
+      budgetMB: 0.5,
+      exporterAddress: '::1',
+    },
   });
   assert.equal(config.cacheSizeGB, 9);
   assert.equal(config.credentialConfig.path, 'http://127.0.0.1/auth');
@@ -55,7 +112,20 @@ test('what is given replaces the defaults, ours included', () => {
     quotaGB: 2.5,
     readDeadlineMs: 30_000,
     traceDir: '/t',
+    demandConcurrency: 4,
+    prefetchConcurrency: 1,
+    mode: 'replay',
+    budgetMB: 0.5,
   });
+  assert.deepEqual(config.logConfig, { level: 'error', path: '/old.log' });
+  assert.equal(config.auditPath, '/audit.log');
+  assert.deepEqual(config.exporterConfig, {
+    enable: true,
+    address: '::1',
+    port: 80,
+    uriPrefix: '/m',
+  });
+  assert.equal(config.serviceConfig.enable, true);
   assert.deepEqual(config.ignored, []);
 });
 
@@ -71,31 +141,105 @@ test('old files mean what they always meant', () => {
   assert.equal(config.credentialConfig.path, '/old/cred.json');
 });
 
-test('keys without an effect are told by path', () => {
+test('log levels are overlaybd numbers, or our words', () => {
+  const levels = [0, 1, 2, 3, 4, 5, 6].map((logLevel) => parse({ logLevel }).logConfig.level);
+  assert.deepEqual(levels, ['debug', 'info', 'warn', 'error', 'fatal', 'silent', 'silent']);
+  const ours = parse({ logLevel: 0, replaybd: { logLevel: 'warn', logPath: '/ours' } });
+  assert.deepEqual(ours.logConfig, { level: 'warn', path: '/ours' });
+  assert.equal(parse({ enableAudit: false, auditPath: '/a' }).auditPath, null);
+});
+
+test('keys without an effect are told with the reason', () => {
   const config = parse({
     workpoolSize: 8,
-    logConfig: { logLevel: 0 },
     cacheConfig: { cacheType: 'file', cacheSizeGB: 4, cacheDir: '/c', refillSize: 262_144 },
     gzipCacheConfig: { enable: true },
-    exporterConfig: { enable: true, port: 9863 },
     download: { enable: true, delays: 1 },
-    prefetchConfig: { concurrency: 16 },
-    ioEngine: 1,
-    enableAudit: false,
-    replaybd: { quota: 1, controlSocket: '/run/socket' },
+    ioEngin: 1,
     p2pConfig: null,
   });
+  const reasons = new Map(config.ignored.map(({ key, reason }) => [key, reason]));
   assert.deepEqual(
-    config.ignored.toSorted(),
+    [...reasons.keys()].toSorted(),
     [
-      ...['workpoolSize', 'logConfig', 'cacheConfig.cacheDir', 'cacheConfig.refillSize'],
-      ...['gzipCacheConfig', 'exporterConfig', 'download', 'prefetchConfig', 'ioEngine'],
-      ...['enableAudit', 'replaybd.quota', 'replaybd.controlSocket'],
+      ...['workpoolSize', 'cacheConfig.cacheDir', 'cacheConfig.refillSize', 'ioEngin'],
+      ...['gzipCacheConfig.enable', 'download.enable', 'download.delays'],
     ].toSorted(),
   );
+  assert.equal(reasons.get('gzipCacheConfig.enable'), 'TurboOCI layers are not served');
+  assert.equal(reasons.get('ioEngin'), 'no key of overlaybd or replaybd; ioEngine is one');
   const hostile = parseServiceConfig('{"__proto__": {"userAgent": "x"}, "toString": 1}', 'file');
-  assert.deepEqual(hostile.ignored, ['__proto__', 'toString']);
+  assert.deepEqual(
+    hostile.ignored.map(({ key }) => key),
+    ['__proto__', 'toString'],
+  );
   assert.equal(hostile.userAgent, '');
+});
+
+test('an unknown key of our own is an error that says what was meant', () => {
+  assert.throws(() => parse({ replaybd: { quota: 1 } }), {
+    code: 'ERR_CONFIG_KEY',
+    message: /^overlaybd.json: \$\.replaybd\.quota: .*; replaybd\.quotaGB is one\.$/,
+  });
+});
+
+/** A value of the key's type that is no default. */
+function sampleOf({ path, type }: ServiceKey): unknown {
+  const words: Record<string, string> = {
+    'credentialConfig.mode': 'uds',
+    'cacheConfig.cacheType': 'file',
+    'replaybd.mode': 'record',
+    'replaybd.logLevel': 'debug',
+  };
+  if (type === 'word') return words[path];
+  if (path === 'enableAudit') return false;
+  return { string: '/some/text', boolean: true, natural: 2, positive: 2, urlPath: '/path' }[type];
+}
+
+/** The file with this one key, and what it needs to count. */
+function fileWith(path: string, value: unknown): Record<string, unknown> {
+  const [section = '', key] = path.split('.');
+  if (key === undefined) return { [section]: value };
+  const needed: Record<string, object> = {
+    credentialConfig: { mode: 'http' },
+    cacheConfig: { cacheType: 'ocf' },
+  };
+  return { [section]: { ...needed[section], [key]: value } };
+}
+
+test('each key does what the table says: it has an effect, or is told with its reason', () => {
+  for (const key of SERVICE_KEYS) {
+    const { ignored, ...config } = parse(fileWith(key.path, sampleOf(key)));
+    const { ignored: none, ...without } = parse(fileWith(key.path, undefined));
+    assert.deepEqual(none, [], 'an undefined member is not in the JSON');
+    if (key.effect === 'ignored') {
+      assert.deepEqual(ignored, [{ key: key.path, reason: key.note }]);
+      assert.deepEqual(config, without, `${key.path} has no effect`);
+    } else {
+      assert.deepEqual(ignored, [], key.path);
+      // Which kind of cache it is changes nothing but which of two sizes counts.
+      if (key.path !== 'cacheConfig.cacheType') assert.notDeepEqual(config, without, key.path);
+    }
+    assert.throws(() => parse(fileWith(key.path, [])), {
+      code: 'ERR_CONFIG_TYPE',
+      message: new RegExp(`\\$\\.${key.path}: expected .*, found a list`),
+    });
+  }
+});
+
+test('the documentation says of each key what the table says', async () => {
+  const path = fileURLToPath(new URL('../../docs/configuration.md', import.meta.url));
+  const rows = (await readFile(path, 'utf8')).split('\n').filter((line) => line.startsWith('| `'));
+  const cells = rows.map((row) =>
+    row
+      .slice(1, -1)
+      .split('|')
+      .map((cell) => cell.trim()),
+  );
+  for (const { path: key, note } of SERVICE_KEYS) {
+    const found = cells.filter(([name]) => name === `\`${key}\``);
+    assert.deepEqual(found, [[`\`${key}\``, note]]);
+  }
 });
 
 test('the result cannot be changed', () => {
@@ -115,6 +259,10 @@ test('mistakes are named by file and JSON path', () => {
     [{ cacheConfig: { cacheType: 'fast' } }, /cacheType: expected one of file, ocf, download/],
     [{ credentialConfig: { mode: 'ftp' } }, /credentialConfig.mode: expected one of file, http/],
     [{ credentialConfig: { path: 7 } }, /credentialConfig.path: expected a string, found 7/],
+    [{ ioEngine: 'psync' }, /ioEngine: expected a whole number of at least 0, found string/],
+    [{ exporterConfig: { port: 65_536 } }, /port: expected a whole number from 0 to 65535/],
+    [{ exporterConfig: { uriPrefix: 'm' } }, /uriPrefix: expected a path that begins with \//],
+    [{ replaybd: { demandConcurrency: 0 } }, /expected a whole number from 1 to 32, found 0/],
     [{ replaybd: { quotaGB: 0 } }, /replaybd.quotaGB: expected a number above 0, found 0/],
     [{ replaybd: { readDeadlineMs: null } }, /replaybd.readDeadlineMs: .*found null/],
   ];
