@@ -1,4 +1,14 @@
-import { closeSync, fsyncSync, openSync, readSync, statfsSync } from 'node:fs';
+import {
+  closeSync,
+  fsyncSync,
+  openSync,
+  readSync,
+  rmdirSync,
+  statfsSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { codeOf, messageOf } from '../src/base/errors.ts';
 import { attachLoop, clearLoop, detachLoop } from './loop.ts';
@@ -23,6 +33,10 @@ function probeFilesystem(path: string): void {
   statfsSync(path);
 }
 
+function writeAttribute(path: string, text: string): void {
+  writeFileSync(path, text, { flag: 'r+' });
+}
+
 const calls = {
   attachLoop,
   clearLoop,
@@ -34,6 +48,11 @@ const calls = {
   fsync: fsyncSync,
   readHead,
   probeFilesystem,
+  /** These wait for a device where the files are configfs's. */
+  writeAttribute,
+  symlink: symlinkSync as (target: string, path: string) => void,
+  unlink: unlinkSync as (path: string) => void,
+  rmdir: rmdirSync as (path: string) => void,
 };
 
 export type BlockingCalls = typeof calls;

@@ -86,6 +86,19 @@ export function mapFile(fd: number, sizeBytes: number, name: string): MemoryMap 
 }
 
 /**
+ * Maps bytes [offset, offset + sizeBytes) of a file that others write too, to read and write. Touching
+ * what the file does not have kills the process (SIGBUS), so look at its size first.
+ */
+export function mapShared(fd: number, offset: number, sizeBytes: number, name: string): MemoryMap {
+  return mapPages(sizeBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, name, offset);
+}
+
+/** Maps memory that is shared with the kernel through a device; writes reach it. */
+export function mapDevice(fd: number, sizeBytes: number, name: string): MemoryMap {
+  return mapPages(sizeBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, name);
+}
+
+/**
  * Maps a file that grows, read-only, far beyond its present end: `sizeBytesMax`, or less where
  * there is no room for it among this process's addresses. Who touches what the file does not have
  * yet is killed (SIGBUS). Nothing but the address: a view would look like that much memory.
@@ -122,9 +135,10 @@ function mapPages(
   flags: number,
   fd: number,
   name: string,
+  offset = 0,
 ): MemoryMap {
   if (sizeBytes === 0) return new MemoryMap(0, 0);
-  const address: number = mmap(0, sizeBytes, protection, flags, fd, 0);
+  const address: number = mmap(0, sizeBytes, protection, flags, fd, offset);
   if (address === MAP_FAILED) throw errnoError('mmap', name);
   return new MemoryMap(address, sizeBytes);
 }

@@ -306,6 +306,51 @@ export const fuseLimits = {
   unmountAttemptsMax: 1000,
 } as const;
 
+export const vhostUserLimits = {
+  queuesMax: 16,
+  /** Entries of one ring; QEMU's own bound. */
+  queueSizeMax: 1024,
+  /** Descriptors of one request, indirect ones included. */
+  descriptorsMax: 1024,
+  /** Pieces of memory of one guest. */
+  memoryRegionsMax: 32,
+  /** One region, and where it may end: numbers stay exact. */
+  memoryBytesMax: 2 ** 46,
+  /** Payload of one message; the largest that is known has 32 regions or 256 bytes of configuration. */
+  messageBytesMax: 4096,
+  /** Data of one request: `segmentsMax` pieces of `segmentBytesMax`. */
+  requestBytesMax: 32 * 1024 * 1024,
+  segmentsMax: 126,
+  segmentBytesMax: 256 * 1024,
+  /** Requests of one queue that are begun before others have their turn. */
+  requestsPerTurn: 256,
+  /** Data of requests that are waited for, of one device; at least one request always fits. */
+  outstandingBytesMax: 64 * 1024 * 1024,
+  /** Ranges of one discard or write-zeroes request, */
+  discardSegmentsMax: 64,
+  /** and sectors of one range: 2 GiB. */
+  discardSectorsMax: 2 ** 22,
+} as const;
+
+export const tcmuLimits = {
+  /** A device's rings and data area as they are mapped. */
+  mappingBytesMax: 2 ** 32,
+  /** The kernel's own bound of dev_config, its zero included. */
+  configBytesMax: 256,
+  /** A name in configfs, and what is left of a long id in one. */
+  folderNameBytesMax: 200,
+  /** Room for events that nobody has read yet, as the original has it. */
+  netlinkReceiveBytes: 4 * 1024 * 1024,
+  /** Events read before others have their turn. */
+  datagramsPerTurn: 256,
+  /** How often, and how many milliseconds apart, it is looked for the disk of a new LUN. */
+  diskLooksMax: 500,
+  diskLookMs: 10,
+  /** How often, and how many milliseconds apart, unmounting something busy is tried. */
+  unmountAttemptsMax: 100,
+  unmountPauseMs: 50,
+} as const;
+
 export const layerBlobLimits = {
   /** How often bytes that fail verification are dropped and fetched again. */
   verifyAttemptsMax: 3,
@@ -342,6 +387,24 @@ export const readListLimits = {
   thinkUsMax: 600_000_000,
   /** Reads in flight at once. */
   concurrencyMax: 1024,
+} as const;
+
+export const lineFileLimits = {
+  /** Bytes that wait to be written to a log; lines beyond that are dropped. */
+  waitingBytesMax: 4 * 1024 * 1024,
+  /** How long a file is left alone after it refused a write. */
+  retryMs: 1000,
+  /** How long closing waits for what is not written yet. */
+  closeMsMax: 2000,
+} as const;
+
+export const doctorLimits = {
+  /** A file that is looked into: a kernel's list of its modules is the longest. */
+  fileBytesMax: 16 * 1024 * 1024,
+  /** How long a registry may take to answer. */
+  registryMsMax: 15_000,
+  /** Processes looked at for the original daemon. */
+  processesMax: 65_536,
 } as const;
 
 export const serviceConfigLimits = {

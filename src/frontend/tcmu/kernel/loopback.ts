@@ -1,0 +1,111 @@
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import type { Clock } from '../../../base/clock.ts';
+import { codeOf, messageOf, ReplaybdError } from '../../../base/errors.ts';
+import { tcmuLimits } from '../../../base/limits.ts';
+import type { BlockingThread } from '../../../../native/blocking-thread.ts';
+import { COMMAND_SECONDS_MAX } from './backstore.ts';
+import {
+  makeFolder,
+  readAttribute,
+  removeIfThere,
+  targetFolder,
+  writeAttribute,
+} from './configfs.ts';
+
+/** A LUN of the kernel's loopback fabric, by which a back end's device is a disk of this machine. */
+export class LoopbackLun {
+  readonly #folder: string;
+  readonly #wwn: string;
+  readonly #thread: BlockingThread;
+
+  /** `wwn`: naa. and 16 hexadecimal digits, one for each device. */
+  constructor(wwn: string, thread: BlockingThread) {
+    this.#wwn = wwn;
+    this.#folder = join(targetFolder, 'loopback', wwn);
+    this.#thread = thread;
+  }
+
+  /**
+   * Makes the disk, or finds the one that is there, and returns its path. The kernel reads the
+   * device meanwhile. Errors: ERR_TCMU_CONFIGFS; ERR_TCMU_DISK when no disk comes of it.
+   */
+  async attach(backstoreFolder: string, clock: Clock): Promise<string> {
+    const lun = join(this.#portal, 'lun', 'lun_0');
+    makeFolder(join(targetFolder, 'loopback'));
+    for (const folder of [this.#folder, this.#portal, lun]) makeFolder(folder);
+    if (readNexus(this.#portal) !== this.#wwn) {
+      await writeAttribute(this.#thread, join(this.#portal, 'nexus'), this.#wwn);
+    }
+    const link = join(lun, basename(backstoreFolder));
+    if (!existsSync(link)) await this.#link(backstoreFolder, link);
+    return await this.#findDisk(clock);
+  }
+
+  /** Takes the disk away; the kernel flushes it first. Nothing happens when it is not there. */
+  async detach(): Promise<void> {
+    const lun = join(this.#portal, 'lun', 'lun_0');
+    if (existsSync(lun)) {
+      for (const entry of readdirSync(lun, { withFileTypes: true })) {
+        if (!entry.isSymbolicLink()) continue;
+        await removeIfThere(this.#thread, 'unlink', join(lun, entry.name));
+      }
+      await removeIfThere(this.#thread, 'rmdir', lun);
+    }
+    await removeIfThere(this.#thread, 'rmdir', this.#portal);
+    await removeIfThere(this.#thread, 'rmdir', this.#folder);
+  }
+
+  get #portal(): string {
+    return join(this.#folder, 'tpgt_1');
+  }
+
+  async #link(backstoreFolder: string, link: string): Promise<void> {
+    try {
+      await this.#thread.call('symlink', backstoreFolder, link);
+    } catch (error) {
+      throw new ReplaybdError('ERR_TCMU_CONFIGFS', `${link}: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  async #findDisk(clock: Clock): Promise<string> {
+    const address = `${readAttribute(join(this.#portal, 'address'))}:0`;
+    const folder = `/sys/class/scsi_device/${address}/device/block`;
+    for (let look = 0; look < tcmuLimits.diskLooksMax; look += 1) {
+      const name = listFolder(folder).at(0);
+      if (name !== undefined && existsSync(`/dev/${name}`)) {
+        writeFileSync(`/sys/block/${name}/device/timeout`, String(COMMAND_SECONDS_MAX));
+        return `/dev/${name}`;
+      }
+      await clock.sleep(tcmuLimits.diskLookMs);
+    }
+    throw new ReplaybdError(
+      'ERR_TCMU_DISK',
+      `${folder}: no disk came of the LUN within ` +
+        `${(tcmuLimits.diskLooksMax * tcmuLimits.diskLookMs) / 1000} s. Look into dmesg, and load ` +
+        'the disk driver: modprobe sd_mod',
+    );
+  }
+}
+
+/** The initiator's name, null while there is none. */
+function readNexus(portal: string): string | null {
+  try {
+    return readAttribute(join(portal, 'nexus'));
+  } catch (error) {
+    const { cause } = error as Error;
+    if (codeOf(cause) === 'ENODEV') return null;
+    throw error;
+  }
+}
+
+function listFolder(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw error;
+  }
+}
