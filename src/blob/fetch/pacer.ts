@@ -7,12 +7,8 @@ const SAMPLE_MS_MIN = 40;
 const OPENING_SAMPLE_MS_MIN = 20;
 /** A round trip counts for at least one and at most two of these. */
 const ROUND_TRIP_EPOCH_MS = 5000;
-/**
- * Bytes under way, in units of bandwidth x round trip. What is more than one product queues up before
- * demand reads; on a fast link less than two idles whenever either end is late.
- */
-const WINDOW_GAIN = 4 / 3;
-const FAST_WINDOW_GAIN = 2;
+/** Bytes under way, in units of bandwidth x round trip. */
+const WINDOW_GAIN = 2;
 /** A request's part of the window: what is left of it still fills the link. */
 const REQUEST_SHARE = 1 / 4;
 /** Beside the round trip: what either end may be busy with before it attends to the network. */
@@ -39,9 +35,9 @@ const PROBE_GAIN = 1.25;
 /**
  * How many prefetched bytes may be under way at once:
  *
- *   |<--- bandwidth x round trip --->|<- a third, or all of it again ->|<-- 5 ms -->|  window
+ *   |<--- bandwidth x round trip --->|<--- the same again --->|<-- 5 ms -->|  window
  *
- * One product fills the link. What is more keeps the estimate from feeding on itself: with less, a
+ * One product fills the link. The second keeps the estimate from feeding on itself: with less, a
  * client that is late to read measures a slower link, narrows the window, and makes it one.
  *
  * At first nothing is known: the window begins at a size that suits a middling link and grows with
@@ -155,9 +151,7 @@ export class Pacer {
     if (!this.#isLimited && ratePerMs < bestPerMs) return;
     this.#ratesPerMs.push(ratePerMs);
     if (this.#ratesPerMs.length > RATES_MAX) this.#ratesPerMs.shift();
-    const isFast = this.bytesPerSecond >= fetchLimits.fastBytesPerSecond;
-    const gain = isFast ? FAST_WINDOW_GAIN : WINDOW_GAIN;
-    const wantedMs = gain * this.roundTripMs + PAUSE_MS;
+    const wantedMs = WINDOW_GAIN * this.roundTripMs + PAUSE_MS;
     const wantedBytes = (this.bytesPerSecond * wantedMs) / 1000;
     if (!this.#isLimited) {
       this.#setWindow(Math.max(wantedBytes, this.#windowBytes));
