@@ -1,3 +1,7 @@
+import type { Clock } from '../base/clock.ts';
+import type { Logger } from '../base/log.ts';
+import type { BlockDevice } from '../device/block-device.ts';
+
 /** How a guest reaches a device. Every front end is started by a function and ended by `close`. */
 export interface Frontend {
   readonly kind: FrontendKind;
@@ -10,4 +14,45 @@ export interface Frontend {
   close(): Promise<void>;
 }
 
-export type FrontendKind = 'fuse' | 'nbd';
+/** `none`: a device that nobody reads; it records nothing, and replays into the cache. */
+export type FrontendKind = 'none' | 'fuse' | 'nbd';
+
+/** What whoever attaches a device may ask of its front end; each kind takes some of it. */
+export interface FrontendParameters {
+  /** Mount the device's file system on this directory. */
+  readonly mount?: string;
+  /** False: no loop device. */
+  readonly loop?: boolean;
+  /** Listen on this unix socket; one in the runtime directory by default. */
+  readonly socket?: string;
+  /** Listen on this port of the loopback address instead; 0 is any that is free. */
+  readonly port?: number;
+}
+
+/** For whom a front end is to be started, and how. */
+export interface FrontendRequest {
+  readonly id: string;
+  readonly parameters: FrontendParameters;
+  /** The runtime directory. */
+  readonly directory: string;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** To be told when the front end can serve no more, by itself. It is closed all the same. */
+  readonly onFailed: (error: unknown) => void;
+}
+
+/** A front end before its device is open: what takes time to start has been started. */
+export interface PreparedFrontend {
+  /** Threads beside the main one that will read the device: rings of its tap. */
+  readonly readerThreads: number;
+  /** At most once. Whatever fails, nothing is left behind. */
+  start(device: BlockDevice): Promise<Frontend>;
+  /** Instead of `start`. */
+  discard(): void;
+}
+
+/** What the module of a front end exports; see frontends.ts. */
+export interface FrontendModule {
+  /** Throws, before anything was started, when this kind cannot be used here. */
+  prepare(request: FrontendRequest): PreparedFrontend | Promise<PreparedFrontend>;
+}

@@ -39,6 +39,8 @@ export interface FuseOptions {
   closeGraceMs?: number;
   /** What workers read hits with; the device's shared data and CachedReader by default. */
   reader?: ReaderModule;
+  /** Told when the server cannot go on; guests then see errors. */
+  onFailed?: (error: unknown) => void;
   clock?: Clock;
   log?: Logger;
 }
@@ -112,7 +114,8 @@ class FuseAttachment implements FuseFrontend {
   }
 
   async start(): Promise<void> {
-    const { loop = true, mount, directory = defaultRuntimeDirectory(), reader } = this.#options;
+    const { loop = true, mount, directory = defaultRuntimeDirectory() } = this.#options;
+    const { reader, onFailed } = this.#options;
     const workers = workerCount(this.#device, this.#options);
     openAttachments.add(this);
     this.#directory = makeDeviceDirectory(directory, this.#device.id);
@@ -124,6 +127,7 @@ class FuseAttachment implements FuseFrontend {
       clock: this.#clock,
       log: this.#log,
       ...(reader === undefined ? {} : { reader }),
+      ...(onFailed === undefined ? {} : { onFailed }),
     });
     await this.#server.ready;
     if (loop) await this.#attachLoop();

@@ -30,6 +30,8 @@ export interface FuseServerOptions {
   workers: number;
   threads: FuseThreads;
   reader?: ReaderModule;
+  /** Told when a worker is lost, and with it the connection. */
+  onFailed?: (error: unknown) => void;
   clock: Clock;
   log: Logger;
 }
@@ -49,6 +51,7 @@ export class FuseServer {
   readonly #remap: RemapAnnouncer;
   readonly #stopRemapping: () => void;
   readonly #log: Logger;
+  readonly #onFailed: (error: unknown) => void;
   #isMounted = false;
 
   /** Mounts, and starts the workers. Throws the errno of open or mount. */
@@ -56,6 +59,7 @@ export class FuseServer {
     const { device, path, log } = options;
     this.path = path;
     this.#log = log;
+    this.#onFailed = options.onFailed ?? (() => undefined);
     this.#fd = openSync('/dev/fuse', 'r+');
     this.#answers = new FuseAnswers(this.#fd, device, log);
     try {
@@ -160,8 +164,10 @@ export class FuseServer {
   #fail(cause: unknown, ready: PromiseWithResolvers<void>): void {
     const message = `${this.path}: the FUSE server failed: ${messageOf(cause)}`;
     this.#log.error({ err: cause }, message);
-    ready.reject(new ReplaybdError('ERR_FUSE_SERVER', message, { cause }));
+    const error = new ReplaybdError('ERR_FUSE_SERVER', message, { cause });
+    ready.reject(error);
     this.abort();
+    this.#onFailed(error);
   }
 }
 
