@@ -1,7 +1,6 @@
 import type { SnapshotReport } from '../device/snapshot.ts';
 import type { TapDrain } from '../device/tap.ts';
 import { WritableDevice, type WritableDeviceOptions } from '../device/writable-device.ts';
-import { runKinds } from '../image/lsmt/sector-map.ts';
 import type { UpperPaths } from '../image/lsmt/create-upper.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import type { Stack, StackPiece } from '../image/stack.ts';
@@ -62,17 +61,9 @@ export class LiveUpper {
     return { kind, data: paths.data, index: paths.index, ...this.counts };
   }
 
-  /** What of some sectors layers below the writable one serve, as the device is now. */
+  /** What of some sectors layers below the writable ones serve, as the device is now. */
   locate(lba: number, sectors: number): StackPiece[] {
-    const { stack, upper } = this.#device;
-    const map = upper.shared.sectors;
-    const pieces: StackPiece[] = [];
-    for (let done = 0; done < sectors;) {
-      const count = map.find(lba + done, sectors - done);
-      if (map.kind === runKinds.absent) pieces.push(...stack.locate(lba + done, count));
-      done += count;
-    }
-    return pieces;
+    return this.#device.locate(lba, sectors);
   }
 
   /** The lowers as they are now. */

@@ -4,7 +4,7 @@ import { SECTOR_BYTES } from '../base/limits.ts';
 import type { ByteRange } from '../base/range.ts';
 import { runKinds } from '../image/lsmt/sector-map.ts';
 import type { WritableUpper } from '../image/lsmt/writable-upper.ts';
-import type { Stack } from '../image/stack.ts';
+import type { Stack, StackPiece } from '../image/stack.ts';
 import type {
   BlockDevice,
   DeviceExtent,
@@ -111,6 +111,15 @@ export class WritableDevice implements BlockDevice {
       }
     }
     return extentsOf(offset, length, data);
+  }
+
+  /** What of some sectors layers below the writable ones serve, as the device is now. */
+  locate(lba: number, sectors: number): StackPiece[] {
+    const { stack, reader } = this.#now;
+    return reader
+      .writableRuns(lba, sectors)
+      .filter(({ kind }) => kind === runKinds.absent)
+      .flatMap((run) => stack.locate(run.lba, run.sectors));
   }
 
   onRemap(listener: RemapListener): () => void {
