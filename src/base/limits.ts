@@ -330,6 +330,10 @@ export const vhostUserLimits = {
   discardSegmentsMax: 64,
   /** and sectors of one range: 2 GiB. */
   discardSectorsMax: 2 ** 22,
+  /** How long close() waits for requests that were begun. */
+  closeMsMax: 5000,
+  /** Front ends that wait for their turn; one is served at a time. */
+  backlog: 8,
 } as const;
 
 export const tcmuLimits = {
@@ -373,6 +377,17 @@ export const controlLimits = {
   /** How long close() waits for requests in progress. */
   closeMsMax: 5_000,
   connectionsMax: 64,
+} as const;
+
+export const daemonLimits = {
+  /** Devices of one process, of whatever state. */
+  devicesMax: 10_000,
+  /** Characters of a device's name. */
+  idLengthMax: 128,
+  /** Devices that are detached at once when the daemon ends. */
+  closingMax: 32,
+  /** One description in the state folder, in bytes. */
+  descriptionBytesMax: 65_536,
 } as const;
 
 export const readListLimits = {
@@ -451,4 +466,43 @@ export const convertLimits = {
   placesMax: 16,
   /** A cache's record of one layer. */
   recordBytesMax: 64 * 1024,
+} as const;
+
+/** Of one SCSI disk; most are reported in VPD page B0. */
+export const scsiLimits = {
+  /** Blocks of one read, write or verify: 4 MiB, the data area that snapshotters ask for. */
+  transferBlocksMax: 8192,
+  /** What hosts had better use: 1 MiB. */
+  transferBlocksBest: 2048,
+  /** Blocks of 4 KiB: what caches and compressed blocks are made of. */
+  granularityBlocks: 8,
+  /** Blocks that one UNMAP names: 2 GiB. */
+  unmapBlocksMax: 2 ** 22,
+  unmapDescriptorsMax: 256,
+  /** Blocks of one WRITE SAME: 512 MiB. */
+  writeSameBlocksMax: 2 ** 20,
+  compareAndWriteBlocksMax: 255,
+  /** Extents of one GET LBA STATUS. */
+  statusDescriptorsMax: 1024,
+  /** What GET LBA STATUS looks at: 1 GiB. */
+  statusBytesMax: 2 ** 30,
+  /** Data that is copied or made up at a time, in bytes. */
+  chunkBytes: 1024 * 1024,
+} as const;
+
+/** Of one TCMU device's command ring. */
+export const ringLimits = {
+  /** Commands worked on at a time; as many as tcm_loop lets a disk have. */
+  commandsMax: 1024,
+  /** Entries that were taken from the ring and not given back, padding included. */
+  entriesMax: 2048,
+  /** I/O vectors of one command: 64 MiB of scattered pages. */
+  vectorsMax: 16_384,
+  /** Commands, and bytes of their data, after which other devices have their turn. */
+  turnCommands: 256,
+  turnBytes: 8 * 1024 * 1024,
+  /** Views of the data area that are kept for the next command. */
+  viewsKept: 1024,
+  /** A mapping's size: what the kernel allows by far. */
+  memoryBytesMax: 2 ** 36,
 } as const;

@@ -3,7 +3,7 @@ import { additionalSense } from './codes.ts';
 import type { ScsiCommand } from './command.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import { illegalRequest, invalidCdb } from './sense.ts';
-import { scsiLimits } from './scsi-limits.ts';
+import { scsiLimits } from '../../../base/limits.ts';
 
 /** The logical block's size. */
 export const BLOCK_BYTES = SECTOR_BYTES;

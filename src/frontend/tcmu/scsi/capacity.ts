@@ -1,7 +1,7 @@
 import { BLOCK_BYTES, checkRange, lbaOf } from './block-address.ts';
 import type { ScsiCommand } from './command.ts';
 import type { LogicalUnit } from './logical-unit.ts';
-import { scsiLimits } from './scsi-limits.ts';
+import { scsiLimits } from '../../../base/limits.ts';
 
 const LBA32_MAX = 0xffff_ffff;
 const STATUS_DESCRIPTOR_BYTES = 16;

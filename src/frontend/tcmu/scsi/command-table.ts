@@ -1,6 +1,6 @@
 import assert from 'node:assert';
 import { getLbaStatus, readCapacity10, readCapacity16 } from './capacity.ts';
-import { opcode, serviceAction } from './codes.ts';
+import { serviceAction } from './codes.ts';
 import type { ScsiCommand } from './command.ts';
 import { compareAndWrite } from './compare-and-write.ts';
 import { preventAllow, reportLuns, requestSense, startStopUnit, testUnitReady } from './control.ts';
@@ -119,9 +119,3 @@ export function unusedByte(
   }
   return -1;
 }
-
-assert(
-  commandDefinitions.every((definition) =>
-    Object.values<number>(opcode).includes(definition.opcode),
-  ),
-);

@@ -3,7 +3,7 @@ import type { ScsiCommand } from './command.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import { readBlocks } from './reads.ts';
 import { invalidCdb } from './sense.ts';
-import { scsiLimits } from './scsi-limits.ts';
+import { scsiLimits } from '../../../base/limits.ts';
 import { compareOrFail } from './verify.ts';
 
 const BLOCKS_FIELD = 13;

@@ -2,7 +2,7 @@ import type { ScsiCommand } from './command.ts';
 import type { TargetIdentity } from './identity.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import { invalidCdb } from './sense.ts';
-import { scsiLimits } from './scsi-limits.ts';
+import { scsiLimits } from '../../../base/limits.ts';
 
 /** SAM-5, SPC-4 and SBC-3, as version descriptors have them. */
 const VERSIONS = [0x00a0, 0x0460, 0x04c0];

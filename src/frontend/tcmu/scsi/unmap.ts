@@ -4,7 +4,7 @@ import { additionalSense, opcode } from './codes.ts';
 import type { ScsiCommand } from './command.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import { illegalRequest, invalidCdb, invalidParameter } from './sense.ts';
-import { scsiLimits } from './scsi-limits.ts';
+import { scsiLimits } from '../../../base/limits.ts';
 
 const HEADER_BYTES = 8;
 const DESCRIPTOR_BYTES = 16;

@@ -4,7 +4,7 @@ import type { ScsiCommand } from './command.ts';
 import type { LogicalUnit } from './logical-unit.ts';
 import { readBlocks } from './reads.ts';
 import { CheckCondition, invalidCdb } from './sense.ts';
-import { scsiLimits } from './scsi-limits.ts';
+import { scsiLimits } from '../../../base/limits.ts';
 import { writeData } from './writes.ts';
 
 /**
