@@ -14,6 +14,8 @@ import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 import { recoverStale } from '../frontend/fuse/stale.ts';
 import { FuseThreads } from '../frontend/fuse/threads.ts';
 import { startNbd } from '../frontend/nbd/server.ts';
+import { requireTargets } from '../frontend/tcmu/kernel/configfs.ts';
+import { startTcmu } from '../frontend/tcmu/tcmu-frontend.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { formatQuality } from '../prefetch/quality.ts';
 import { port, positiveNumber } from './arguments.ts';
@@ -30,7 +32,7 @@ import {
 import { interruptible, untilAborted } from './terminal.ts';
 
 interface AttachFlags extends RuntimeFlags, TraceFlags {
-  frontend: 'fuse' | 'nbd';
+  frontend: 'fuse' | 'nbd' | 'tcmu';
   id: string;
   mount?: string;
   loop: boolean;
@@ -59,10 +61,12 @@ export function register(program: Command): void {
     )
     .argument('<image>', 'config.v1.json or an image reference')
     .addOption(
-      new Option('--frontend <kind>', 'how to reach it').choices(['fuse', 'nbd']).default('fuse'),
+      new Option('--frontend <kind>', 'how to reach it')
+        .choices(['fuse', 'nbd', 'tcmu'])
+        .default('fuse'),
     )
     .option('--id <name>', 'name of the device', deviceId, `d${process.pid}`)
-    .option('--mount <dir>', 'mount its file system here (fuse)')
+    .option('--mount <dir>', 'mount its file system here (fuse, tcmu)')
     .option('--no-loop', 'do not attach a loop device (fuse); erofs can be mounted without one')
     .addOption(
       new Option('--nbd-socket <path>', 'listen on this unix socket (nbd)').conflicts('nbdPort'),
@@ -152,11 +156,14 @@ function checkFrontend(flags: AttachFlags, command: Command): void {
     if (flags.mount !== undefined) {
       command.error('error: --mount is for --frontend fuse: a client mounts an NBD device itself');
     }
-    if (!flags.loop) command.error('error: --no-loop is for --frontend fuse');
-    return;
   }
+  if (flags.frontend !== 'fuse' && !flags.loop) {
+    command.error('error: --no-loop is for --frontend fuse');
+  }
+  if (flags.frontend === 'nbd') return;
   if (flags.nbdSocket !== undefined) command.error('error: --nbd-socket is for --frontend nbd');
   if (flags.nbdPort !== undefined) command.error('error: --nbd-port is for --frontend nbd');
+  if (flags.frontend === 'tcmu') return requireTargets();
   const permission = fusePermitted(flags.loop);
   if (permission.ok) return;
   throw new ReplaybdError(
@@ -208,6 +215,13 @@ async function startFrontend(
       log,
       ...(socketPath === undefined ? {} : { socketPath }),
       ...(flags.nbdPort === undefined ? {} : { port: flags.nbdPort }),
+    });
+  }
+  if (flags.frontend === 'tcmu') {
+    return await startTcmu(attachment.device, {
+      log,
+      onFailed: (error) => log.fatal({ device: flags.id }, messageOf(error)),
+      ...(flags.mount === undefined ? {} : { mount: flags.mount }),
     });
   }
   return await startFuse(attachment.device, {

@@ -15,7 +15,7 @@ export interface Frontend {
 }
 
 /** `none`: a device that nobody reads; it records nothing, and replays into the cache. */
-export type FrontendKind = 'none' | 'fuse' | 'nbd';
+export type FrontendKind = 'none' | 'fuse' | 'nbd' | 'tcmu' | 'vhost-user';
 
 /** What whoever attaches a device may ask of its front end; each kind takes some of it. */
 export interface FrontendParameters {

@@ -19,6 +19,8 @@ const FRONTENDS: Readonly<Record<FrontendKind, FrontendEntry>> = {
   none: { takes: [], load: () => import('./none.ts') },
   fuse: { takes: ['mount', 'loop'], load: () => import('./fuse/prepare.ts') },
   nbd: { takes: ['socket', 'port'], load: () => import('./nbd/prepare.ts') },
+  tcmu: { takes: ['mount'], load: () => import('./tcmu/prepare.ts') },
+  'vhost-user': { takes: ['socket'], load: () => import('./vhost-user/prepare.ts') },
 };
 
 export const FRONTEND_KINDS = Object.keys(FRONTENDS) as readonly FrontendKind[];

@@ -49,7 +49,10 @@ export async function runGuestJob(job: GuestJob): Promise<string> {
     command: [process.execPath, '--disable-warning=ExperimentalWarning', file, ...(job.args ?? [])],
     cwd: packageRoot,
     modules: job.modules,
-    env: { PATH: `/usr/sbin:/usr/bin:/sbin:/bin` },
+    env: {
+      PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+      REPLAYBD_TEST_MAIN: join(packageRoot, 'dist/src/cli/main.js'),
+    },
   });
   const [printed = ''] = log.split('GUEST-KERNEL-LOG');
   assert.match(log, /^GUEST-EXIT 0$/m, `guest job ${job.name} failed:\n${log}`);

@@ -7,7 +7,10 @@ import { fileURLToPath } from 'node:url';
 import { recoverStale } from '../../src/frontend/fuse/stale.ts';
 import type { Scratch } from './scratch.ts';
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+/** Guests, which are slow, run the built tool. */
+const MAIN =
+  process.env.REPLAYBD_TEST_MAIN ??
+  fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
 /** A child that is asked to end and does not, for so long, is killed. */
 const END_MS_MAX = 15_000;
 

@@ -1,0 +1,22 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync } from 'node:fs';
+import { uptime } from 'node:os';
+import { readMountTable } from '../../../src/frontend/fuse/mount-table.ts';
+
+const TARGET = '/sys/kernel/config/target';
+
+/** Says what is done next, so that the log tells where a job stopped. */
+export function step(what: string): void {
+  console.log(`[${uptime().toFixed(1)} s] ${what}`);
+}
+
+/** Fails when a front end has left anything in configfs, UIO or the mount table. */
+export function nothingIsLeft(): void {
+  const folders = [`${TARGET}/core`, `${TARGET}/loopback`, '/sys/class/uio'].filter(existsSync);
+  const entries = folders.flatMap((folder) =>
+    readdirSync(folder).map((name) => `${folder}/${name}`),
+  );
+  const left = entries.filter((path) => /user_|naa\.|uio\d/.test(path));
+  const mounts = readMountTable().filter(({ source }) => source.startsWith('/dev/sd'));
+  assert.deepEqual([...left, ...mounts.map(({ target }) => target)], []);
+}

@@ -1,0 +1,37 @@
+import { cpSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { packageRoot } from '../../src/base/package-root.ts';
+import { serveRegistry } from '../support/cli.ts';
+import { Scratch } from '../support/scratch.ts';
+import { makeTestImage, type TestImage } from '../support/test-image.ts';
+import { needsGuest, runGuestJob } from './guest.ts';
+
+// Goal: an image is a disk through a real kernel's TCMU, with all that can happen to it.
+// Method: jobs (test/guest/jobs) in guests that see this machine's files; each says at its top what
+// it does and what it compares.
+
+const MODULES = ['target_core_user', 'tcm_loop', 'sd_mod', 'ext4'];
+const fixture = new Scratch();
+const registryFolder = fixture.path('registry');
+const rootfs = ['undici', 'pino'].map((name) => fixture.path(`rootfs-${name}`));
+let image: TestImage;
+
+before(async () => {
+  for (const folder of rootfs) {
+    const name = folder.slice(folder.lastIndexOf('-') + 1);
+    cpSync(join(packageRoot, 'node_modules', name), join(folder, 'modules', name), {
+      recursive: true,
+    });
+  }
+  image = await makeTestImage(fixture, await serveRegistry(fixture, registryFolder), rootfs, 32);
+});
+after(() => fixture.close());
+
+test('an image from a registry is recorded and replayed', { skip: needsGuest() }, async () => {
+  await runGuestJob({
+    name: 'tcmu-read-only',
+    modules: MODULES,
+    args: [registryFolder, image.sha256, ...rootfs],
+  });
+});
