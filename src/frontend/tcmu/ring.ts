@@ -56,7 +56,7 @@ export class TcmuRing {
   #isBroken = false;
   readonly #drained = Promise.withResolvers<void>();
 
-  /** ERR_TCMU_RING when the memory is no ring. Commands that wait in it are taken by `process`. */
+  /** ERR_TCMU_RING when the memory is no ring. Commands that wait in it are taken by `onKick`. */
   constructor(options: RingOptions) {
     this.#options = options;
     const device = options.target.deviceId;
@@ -83,7 +83,7 @@ export class TcmuRing {
   }
 
   /** The kernel has added commands, or may have. Never throws; may be called at any time. */
-  process(): void {
+  onKick(): void {
     if (this.#isStopping || this.#isBroken) return;
     try {
       this.#takeTurn();
@@ -261,7 +261,7 @@ export class TcmuRing {
     } catch (error) {
       this.#break(error);
     }
-    this.process();
+    this.onKick();
     this.#settle();
   }
 
