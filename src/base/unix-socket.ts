@@ -14,21 +14,9 @@ const PRIVATE_UMASK = 0o177;
  * For the main thread only: a worker cannot change the file mode mask.
  */
 export async function listenOnUnixSocket(server: Server, socketPath: string): Promise<void> {
-  if (socketPath === '' || Buffer.byteLength(socketPath) > SOCKET_PATH_BYTES_MAX) {
-    throw new ReplaybdError(
-      'ERR_SOCKET_PATH',
-      `${socketPath}: a socket path has 1 to ${SOCKET_PATH_BYTES_MAX} bytes. Choose a shorter one.`,
-    );
-  }
-  await removeStaleSocket(socketPath);
+  await prepareSocketPath(socketPath);
   const listening = once(server, 'listening');
-  // The file is bound inside listen(), so the mask narrows this one creation and nothing else.
-  const umask = process.umask(PRIVATE_UMASK);
-  try {
-    server.listen(socketPath);
-  } finally {
-    process.umask(umask);
-  }
+  withPrivateMode(() => server.listen(socketPath));
   try {
     await listening;
   } catch (error) {
@@ -37,6 +25,27 @@ export async function listenOnUnixSocket(server: Server, socketPath: string): Pr
       `${socketPath}: cannot listen there: ${messageOf(error)}`,
       { cause: error },
     );
+  }
+}
+
+/** Makes room for a socket there, with the errors of `listenOnUnixSocket`. */
+export async function prepareSocketPath(socketPath: string): Promise<void> {
+  if (socketPath === '' || Buffer.byteLength(socketPath) > SOCKET_PATH_BYTES_MAX) {
+    throw new ReplaybdError(
+      'ERR_SOCKET_PATH',
+      `${socketPath}: a socket path has 1 to ${SOCKET_PATH_BYTES_MAX} bytes. Choose a shorter one.`,
+    );
+  }
+  await removeStaleSocket(socketPath);
+}
+
+/** Files that are made meanwhile are of mode 0600: a socket is bound inside the call, not later. */
+export function withPrivateMode<Value>(make: () => Value): Value {
+  const umask = process.umask(PRIVATE_UMASK);
+  try {
+    return make();
+  } finally {
+    process.umask(umask);
   }
 }
 
