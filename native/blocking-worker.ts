@@ -1,5 +1,6 @@
 import {
   closeSync,
+  constants,
   fsyncSync,
   openSync,
   readSync,
@@ -7,7 +8,7 @@ import {
   statfsSync,
   symlinkSync,
   unlinkSync,
-  writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { codeOf, messageOf } from '../src/base/errors.ts';
@@ -34,7 +35,13 @@ function probeFilesystem(path: string): void {
 }
 
 function writeAttribute(path: string, text: string): void {
-  writeFileSync(path, text, { flag: 'r+' });
+  // Some can only be written, which holds for root too, and none can be created.
+  const fd = openSync(path, constants.O_WRONLY);
+  try {
+    writeSync(fd, text);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 const calls = {

@@ -60,6 +60,7 @@ function hostSteps(kernel: GuestKernel, { command, cwd, modules, env }: GuestCom
     `cd ${quote(cwd)}`,
     ...modules.map((name) => `modprobe -d ${quote(kernel.folder)} ${quote(name)}`),
     'mount -t configfs configfs /sys/kernel/config',
+    'dmesg --clear',
     ...variables.map(([name, value]) => `export ${name}=${quote(value)}`),
     `exec ${command.map(quote).join(' ')}`,
   ].join('\n');
@@ -72,7 +73,7 @@ function hostSteps(kernel: GuestKernel, { command, cwd, modules, env }: GuestCom
     `[ $status = 0 ] && { chroot /host /bin/sh -c ${quote(script)}; status=$?; }`,
     'sync',
     // What a device of the guest had to complain about is often in the kernel's log alone.
-    'echo GUEST-KERNEL-LOG; dmesg | tail -n 60',
+    'echo GUEST-KERNEL-LOG; dmesg | tail -n 80',
   ];
 }
 

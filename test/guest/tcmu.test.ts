@@ -20,7 +20,7 @@ let image: TestImage;
 before(async () => {
   for (const folder of rootfs) {
     const name = folder.slice(folder.lastIndexOf('-') + 1);
-    cpSync(join(packageRoot, 'node_modules', name), join(folder, 'modules', name), {
+    cpSync(join(packageRoot, 'node_modules', name), join(folder, name), {
       recursive: true,
     });
   }
