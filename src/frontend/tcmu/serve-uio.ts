@@ -44,7 +44,7 @@ export class UioServer {
     const { memory, kick } = mapping;
     this.#ring = new TcmuRing({ memory, target, kick, onBroken: end, log });
     mapping.watch(
-      () => this.#ring.process(),
+      () => this.#ring.onKick(),
       () => end(null),
     );
   }
@@ -64,7 +64,7 @@ export class UioServer {
       const server = new UioServer(mapping, options);
       if (isAdopted) await backstore.block(false);
       // What came before anybody watched.
-      server.#ring.process();
+      server.#ring.onKick();
       return server;
     } catch (error) {
       mapping.close();
