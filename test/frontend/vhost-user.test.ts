@@ -67,14 +67,18 @@ for (const eventIndex of [false, true]) {
       const options = { writable: true, missEvery: 3, delayMsMax: 2 };
       const { device, driver, disk } = await serve(t, options, { queues, eventIndex });
       const oracle = Buffer.from(device.bytes);
-      const property = fc.asyncProperty(operations(DISK_BYTES / 512), shapes, async (ops, shape) => {
-        for (const [i, operation] of ops.entries()) {
-          const queue = driver.queues[i % queues];
-          await carryOut(disk, queue, operation, oracle, shape);
-          applyToOracle(oracle, operation);
-        }
-        assertSameDisk(device.bytes, oracle, 'after all operations');
-      });
+      const property = fc.asyncProperty(
+        operations(DISK_BYTES / 512),
+        shapes,
+        async (ops, shape) => {
+          for (const [i, operation] of ops.entries()) {
+            const queue = driver.queues[i % queues];
+            await carryOut(disk, queue, operation, oracle, shape);
+            applyToOracle(oracle, operation);
+          }
+          assertSameDisk(device.bytes, oracle, 'after all operations');
+        },
+      );
       await fc.assert(property, { numRuns: 6 });
     });
   }
@@ -94,7 +98,13 @@ async function carryOut(
       return assertSameDisk(found, oracle.subarray(offset, offset + length), 'read');
     }
     case 'write':
-      return await disk.change(queue, blockType.write, operation.offset, writtenBytes(operation), shape);
+      return await disk.change(
+        queue,
+        blockType.write,
+        operation.offset,
+        writtenBytes(operation),
+        shape,
+      );
     case 'discard':
     case 'zero': {
       const type = operation.kind === 'zero' ? blockType.writeZeroes : blockType.discard;
@@ -123,7 +133,10 @@ test('requests run side by side and finish out of order, in batches', async (t) 
     await Promise.all(reads);
   }
   const [{ kicks, calls }] = driver.queues;
-  assert.ok(calls > 0 && calls < 240 && kicks < 240, `${kicks} kicks, ${calls} calls for 240 reads`);
+  assert.ok(
+    calls > 0 && calls < 240 && kicks < 240,
+    `${kicks} kicks, ${calls} calls for 240 reads`,
+  );
 });
 
 test('what a device refuses a guest hears of', async (t) => {
@@ -134,7 +147,10 @@ test('what a device refuses a guest hears of', async (t) => {
     (await disk.request(queue, type, offset, out, inBytes, PLAIN)).status;
   assert.equal(driver.features & (1n << 5n), 1n << 5n, 'read-only is offered');
   assert.equal(await statusOf(blockType.write, 0, data, 0), blockStatus.ioError);
-  assert.equal(await statusOf(blockType.discard, 0, rangesOf([[0, 512]]), 0), blockStatus.unsupported);
+  assert.equal(
+    await statusOf(blockType.discard, 0, rangesOf([[0, 512]]), 0),
+    blockStatus.unsupported,
+  );
   assert.equal(await statusOf(blockType.read, DISK_BYTES - 512, null, 1024), blockStatus.ioError);
   assert.equal(await statusOf(blockType.read, 2 ** 52, null, 512), blockStatus.ioError);
   assert.equal(await statusOf(blockType.read, 0, null, 511), blockStatus.ioError);

@@ -27,6 +27,8 @@ export interface GuestJob {
   /** Arguments of the job; files of the host that it is to read, for example. */
   args?: readonly string[];
   memoryMiB?: number;
+  /** For QEMU: devices of this job alone. */
+  qemu?: readonly string[];
 }
 
 /** A guest test's `skip`. */
@@ -45,7 +47,7 @@ export async function runGuestJob(job: GuestJob): Promise<string> {
   const kernel = guestKernel();
   assert.ok(kernel !== null);
   const file = fileURLToPath(new URL(`./jobs/${job.name}.ts`, import.meta.url));
-  const log = await boot(kernel, await accelerator(kernel), JOB_MS_MAX, job.memoryMiB, {
+  const guestCommand = {
     command: [process.execPath, '--disable-warning=ExperimentalWarning', file, ...(job.args ?? [])],
     cwd: packageRoot,
     modules: job.modules,
@@ -53,7 +55,9 @@ export async function runGuestJob(job: GuestJob): Promise<string> {
       PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
       REPLAYBD_TEST_MAIN: join(packageRoot, 'dist/src/cli/main.js'),
     },
-  });
+  };
+  const chosen = await accelerator(kernel);
+  const log = await boot(kernel, chosen, JOB_MS_MAX, job.memoryMiB, guestCommand, job.qemu);
   const [printed = ''] = log.split('GUEST-KERNEL-LOG');
   if (!/^GUEST-EXIT 0$/m.test(log)) throw new Error(`guest job ${job.name} failed:\n${log}`);
   return printed;
@@ -66,12 +70,14 @@ async function boot(
   msMax: number,
   memoryMiB = MEMORY_MIB,
   command: GuestCommand | null = null,
+  devices: readonly string[] = [],
 ): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), 'replaybd-guest-'));
   try {
     const initrd = join(folder, 'initrd');
     writeFileSync(initrd, makeInitramfs(kernel, command));
-    const guest = spawn(QEMU, qemuArguments(kernel, accelerator, initrd, memoryMiB), {
+    const args = qemuArguments(kernel, accelerator, initrd, memoryMiB);
+    const guest = spawn(QEMU, [...args, ...devices], {
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let log = '';

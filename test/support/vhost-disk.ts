@@ -69,7 +69,10 @@ export class VhostDisk {
     const dataAt = slot + BLOCK_HEADER_BYTES;
     out?.copy(bytes, dataAt);
     bytes.fill(0xee, dataAt + (out?.length ?? 0), dataAt + dataBytes + 1);
-    const used = await queue.submit(piecesOf(slot, out?.length ?? 0, inBytes, shape), shape.isIndirect);
+    const used = await queue.submit(
+      piecesOf(slot, out?.length ?? 0, inBytes, shape),
+      shape.isIndirect,
+    );
     const status = bytes[dataAt + dataBytes];
     const data = Buffer.from(bytes.subarray(dataAt, dataAt + inBytes));
     this.#slots.push(slot);

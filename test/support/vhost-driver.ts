@@ -333,7 +333,12 @@ export class DriverQueue {
         writeDescriptor(bytes, table + i * 16, piece, i + 1 < pieces.length ? i + 1 : null);
       });
       const at = this.at.descriptors + taken[0] * 16;
-      writeDescriptor(bytes, at, { offset: table, length: pieces.length * 16, writable: false }, null);
+      writeDescriptor(
+        bytes,
+        at,
+        { offset: table, length: pieces.length * 16, writable: false },
+        null,
+      );
       bytes.writeUInt16LE(4, at + 12);
       return taken[0];
     }
@@ -380,7 +385,12 @@ export class DriverQueue {
   }
 }
 
-export function writeDescriptor(bytes: Buffer, at: number, piece: Piece, next: number | null): void {
+export function writeDescriptor(
+  bytes: Buffer,
+  at: number,
+  piece: Piece,
+  next: number | null,
+): void {
   bytes.writeBigUInt64LE(BigInt(GUEST_BASE + piece.offset), at);
   bytes.writeUInt32LE(piece.length, at + 8);
   bytes.writeUInt16LE((piece.writable ? 2 : 0) | (next === null ? 0 : 1), at + 12);

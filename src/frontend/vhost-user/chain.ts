@@ -57,7 +57,11 @@ export class DescriptorChain {
       const next = view.getUint16(at + 14, true);
       if ((flags & FLAG_INDIRECT) !== 0) {
         if (!allowsIndirect || (flags & FLAG_NEXT) !== 0) {
-          throw ringError('chain', 'no indirect table here', `descriptor ${index} with flags ${flags}`);
+          throw ringError(
+            'chain',
+            'no indirect table here',
+            `descriptor ${index} with flags ${flags}`,
+          );
         }
         return this.#walkIndirect(address, length);
       }

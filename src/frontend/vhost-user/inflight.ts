@@ -29,7 +29,10 @@ export function inflightBytes(queues: number, queueSize: number): number {
 }
 
 /** Fresh memory and the descriptor to pass on, which is the caller's. */
-export function createInflight(queues: number, queueSize: number): { fd: number; sizeBytes: number } {
+export function createInflight(
+  queues: number,
+  queueSize: number,
+): { fd: number; sizeBytes: number } {
   const sizeBytes = inflightBytes(queues, queueSize);
   return { fd: createMemoryFile('replaybd-inflight', sizeBytes), sizeBytes };
 }

@@ -91,7 +91,11 @@ export function parseVringAddress({ payload }: Message): { index: number; ring: 
 export function parseMemoryTable({ payload, fds }: Message): RegionLayout[] {
   const count = payload.length < 8 ? 0 : payload.readUInt32LE(0);
   if (count > vhostUserLimits.memoryRegionsMax || fds.length !== count) {
-    throw protocolError('memory table', 'regions with a descriptor each', `${count}, ${fds.length}`);
+    throw protocolError(
+      'memory table',
+      'regions with a descriptor each',
+      `${count}, ${fds.length}`,
+    );
   }
   // Some front ends always send the table's full length.
   const needed = 8 + count * REGION_BYTES;

@@ -35,12 +35,7 @@ export class SplitRing {
   #toldIndex: number;
 
   /** Throws ERR_VIRTQUEUE for addresses that are outside of memory or not aligned. */
-  constructor(
-    memory: GuestMemory,
-    addresses: RingAddresses,
-    size: number,
-    hasEventIndex: boolean,
-  ) {
+  constructor(memory: GuestMemory, addresses: RingAddresses, size: number, hasEventIndex: boolean) {
     this.#size = size;
     this.#hasEventIndex = hasEventIndex;
     const region = locate(memory, addresses.descriptors, size * DESCRIPTOR_BYTES, 16);

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
 import { uptime } from 'node:os';
 import { readMountTable } from '../../../src/frontend/fuse/mount-table.ts';
+import { output } from '../../support/programs.ts';
 
 const TARGET = '/sys/kernel/config/target';
 
@@ -19,4 +20,11 @@ export function nothingIsLeft(): void {
   const left = entries.filter((path) => /user_|naa\.|uio\d/.test(path));
   const mounts = readMountTable().filter(({ source }) => source.startsWith('/dev/sd'));
   assert.deepEqual([...left, ...mounts.map(({ target }) => target)], []);
+}
+
+/** Names, kinds, contents and modes: all that diff and ls can tell. */
+export async function compareTree(folder: string, mount: string): Promise<void> {
+  for (const name of readdirSync(folder)) {
+    await output('diff', '-r', '--no-dereference', `${folder}/${name}`, `${mount}/${name}`);
+  }
 }

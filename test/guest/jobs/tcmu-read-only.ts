@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { Attached } from '../../support/attached.ts';
 import { serveRegistry } from '../../support/cli.ts';
-import { output } from '../../support/programs.ts';
 import { Scratch } from '../../support/scratch.ts';
 import { sha256OfFile } from '../../support/test-image.ts';
-import { nothingIsLeft, step } from './support.ts';
+import { compareTree, nothingIsLeft, step } from './support.ts';
 
 // Arguments: the folder of a registry, the digest of its image's disk, and the folders that it was
 // built from. The first run records, the second replays: the same reads through an empty cache.
@@ -38,11 +37,4 @@ try {
   }
 } finally {
   await scratch.close();
-}
-
-/** Names, kinds, contents and modes: all that diff and ls can tell. */
-async function compareTree(folder: string, mount: string): Promise<void> {
-  for (const name of readdirSync(folder)) {
-    await output('diff', '-r', '--no-dereference', `${folder}/${name}`, `${mount}/${name}`);
-  }
 }
