@@ -32,6 +32,7 @@ const MODULES: Readonly<Record<string, string>> = {
   trace: 'trace',
   registry: 'registry',
   demo: 'demo',
+  doctor: 'doctor',
 };
 
 const program = new Command('replaybd')

@@ -2,7 +2,7 @@ import { Option, type Command } from 'commander';
 import { createLogger } from '../base/log.ts';
 import { defaultCacheFolder, Runtime } from '../daemon/runtime.ts';
 import type { AttachMode } from '../daemon/attachment.ts';
-import { DEFAULT_SERVICE_CONFIG_PATH } from '../daemon/service-config.ts';
+import { DEFAULT_SERVICE_CONFIG_PATH, type ServiceConfig } from '../daemon/service-config.ts';
 import { describeWorkload, type TraceWorkload } from '../trace/trace.ts';
 import { positiveNumber } from './arguments.ts';
 import {
@@ -64,19 +64,31 @@ export async function openRuntime(flags: RuntimeFlags): Promise<Runtime> {
     const config = flags.config ?? DEFAULT_SERVICE_CONFIG_PATH;
     log.info({ config, keys: service.ignored }, 'keys without an effect here are ignored');
   }
-  const cache = flags.cache ?? service?.replaybd.cacheDir ?? defaultCacheFolder();
-  const quotaGiB =
-    flags.quota ?? service?.replaybd.quotaGB ?? service?.cacheSizeGB ?? QUOTA_GIB_DEFAULT;
+  const { folder: cacheFolder, quotaBytes } = cacheOf(flags, service);
   const traceFolder = flags.traceDir ?? service?.replaybd.traceDir ?? null;
   const { readDeadlineMs, demandConcurrency, prefetchConcurrency } = service?.replaybd ?? {};
   return await Runtime.open({
-    cacheFolder: cache === 'none' ? null : cache,
-    quotaBytes: Math.floor(quotaGiB * 2 ** 30),
+    cacheFolder,
+    quotaBytes,
     ...(traceFolder === null ? {} : { traceFolder }),
     ...given({ readDeadlineMs, demandConcurrency, prefetchConcurrency }),
     registry: registryOptions(flags, service),
     log,
   });
+}
+
+/** Where blobs are kept (null: in memory), and how much room they may take. */
+export function cacheOf(
+  flags: Pick<RuntimeFlags, 'cache' | 'quota'>,
+  service: ServiceConfig | null,
+): { folder: string | null; quotaBytes: number } {
+  const folder = flags.cache ?? service?.replaybd.cacheDir ?? defaultCacheFolder();
+  const quotaGiB =
+    flags.quota ?? service?.replaybd.quotaGB ?? service?.cacheSizeGB ?? QUOTA_GIB_DEFAULT;
+  return {
+    folder: folder === 'none' ? null : folder,
+    quotaBytes: Math.floor(quotaGiB * 2 ** 30),
+  };
 }
 
 /** The settings that have a value. */
