@@ -16,6 +16,8 @@ import { FuseThreads } from '../frontend/fuse/threads.ts';
 import { startNbd } from '../frontend/nbd/server.ts';
 import { requireTargets } from '../frontend/tcmu/kernel/configfs.ts';
 import { startTcmu } from '../frontend/tcmu/tcmu-frontend.ts';
+import { VHOST_USER_SOCKET_SUFFIX } from '../frontend/vhost-user/prepare.ts';
+import { startVhostUser } from '../frontend/vhost-user/server.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { formatQuality } from '../prefetch/quality.ts';
 import { port, positiveNumber } from './arguments.ts';
@@ -32,13 +34,14 @@ import {
 import { interruptible, untilAborted } from './terminal.ts';
 
 interface AttachFlags extends RuntimeFlags, TraceFlags {
-  frontend: 'fuse' | 'nbd' | 'tcmu';
+  frontend: 'fuse' | 'nbd' | 'tcmu' | 'vhost-user';
   id: string;
   mount?: string;
   loop: boolean;
   socket?: string;
   nbdSocket?: string;
   nbdPort?: number;
+  vhostSocket?: string;
   timeLimit?: number;
   untilIdle?: number;
   upper?: string;
@@ -62,7 +65,7 @@ export function register(program: Command): void {
     .argument('<image>', 'config.v1.json or an image reference')
     .addOption(
       new Option('--frontend <kind>', 'how to reach it')
-        .choices(['fuse', 'nbd', 'tcmu'])
+        .choices(['fuse', 'nbd', 'tcmu', 'vhost-user'])
         .default('fuse'),
     )
     .option('--id <name>', 'name of the device', deviceId, `d${process.pid}`)
@@ -72,6 +75,7 @@ export function register(program: Command): void {
       new Option('--nbd-socket <path>', 'listen on this unix socket (nbd)').conflicts('nbdPort'),
     )
     .option('--nbd-port <port>', 'listen on this port of 127.0.0.1, 0: a free one (nbd)', port)
+    .option('--vhost-socket <path>', 'listen on this unix socket (vhost-user)')
     .option('--upper <dir>', 'make it writable: changes are kept in this folder')
     .addOption(
       new Option(
@@ -157,12 +161,19 @@ function checkFrontend(flags: AttachFlags, command: Command): void {
       command.error('error: --mount is for --frontend fuse: a client mounts an NBD device itself');
     }
   }
+  if (flags.frontend !== 'vhost-user' && flags.vhostSocket !== undefined) {
+    command.error('error: --vhost-socket is for --frontend vhost-user');
+  }
+  if (flags.frontend === 'vhost-user' && flags.mount !== undefined) {
+    command.error('error: --mount is not for --frontend vhost-user: its guest mounts the device');
+  }
   if (flags.frontend !== 'fuse' && !flags.loop) {
     command.error('error: --no-loop is for --frontend fuse');
   }
   if (flags.frontend === 'nbd') return;
   if (flags.nbdSocket !== undefined) command.error('error: --nbd-socket is for --frontend nbd');
   if (flags.nbdPort !== undefined) command.error('error: --nbd-port is for --frontend nbd');
+  if (flags.frontend === 'vhost-user') return;
   if (flags.frontend === 'tcmu') return requireTargets();
   const permission = fusePermitted(flags.loop);
   if (permission.ok) return;
@@ -197,7 +208,7 @@ async function openAttachment(
 /** What killed runs left in the runtime directory. */
 async function clearLeftovers(flags: AttachFlags): Promise<void> {
   const folder = defaultRuntimeDirectory();
-  await removeDeadSockets(folder, [SOCKET_SUFFIX, NBD_SOCKET_SUFFIX]);
+  await removeDeadSockets(folder, [SOCKET_SUFFIX, NBD_SOCKET_SUFFIX, VHOST_USER_SOCKET_SUFFIX]);
   if (flags.frontend === 'fuse') await recoverStale(folder);
 }
 
@@ -216,6 +227,11 @@ async function startFrontend(
       ...(socketPath === undefined ? {} : { socketPath }),
       ...(flags.nbdPort === undefined ? {} : { port: flags.nbdPort }),
     });
+  }
+  if (flags.frontend === 'vhost-user') {
+    const folder = flags.vhostSocket === undefined ? ensureRuntimeDirectory() : '';
+    const socketPath = flags.vhostSocket ?? join(folder, `${flags.id}${VHOST_USER_SOCKET_SUFFIX}`);
+    return await startVhostUser(attachment.device, { socketPath, log });
   }
   if (flags.frontend === 'tcmu') {
     return await startTcmu(attachment.device, {
