@@ -14,7 +14,6 @@ import {
 const PAGE_BYTES = 4096;
 const RING_OFFSET = 128;
 const SENSE_BYTES = 96;
-const OUT_OF_ORDER = 0x1;
 
 export interface TcmuKernelOptions {
   /** Of mailbox and ring, a multiple of pages. */
@@ -278,10 +277,6 @@ export class TcmuKernel {
     this.#head = (this.#head + length) % this.ringBytes;
     if (this.#head < length) this.wraps += 1;
     Atomics.store(this.#words, mailboxField.head / 4, this.#head);
-  }
-
-  get isOutOfOrder(): boolean {
-    return (this.view.getUint16(mailboxField.flags, true) & OUT_OF_ORDER) !== 0;
   }
 }
 
