@@ -72,11 +72,11 @@ export class LineFile {
     }
   }
 
-  /** Writes what waits, for a bounded time, and closes the file. */
+  /** Writes what waits, for a bounded time, unless the file refuses it now; and closes the file. */
   async close(): Promise<void> {
     const late = new AbortController();
     const limit = this.#clock.sleep(lineFileLimits.closeMsMax, late.signal).catch(() => undefined);
-    await Promise.race([this.#pump, limit]);
+    if (!this.#isTroubled) await Promise.race([this.#pump, limit]);
     late.abort();
     this.#closing.abort();
     await this.#pump;
