@@ -35,3 +35,15 @@ test('an image from a registry is recorded and replayed', { skip: needsGuest() }
     args: [registryFolder, image.sha256, ...rootfs],
   });
 });
+
+test(
+  'a disk is formatted, written, trimmed and snapshot',
+  { skip: needsGuest('fio') },
+  async () => {
+    await runGuestJob({ name: 'tcmu-read-write', modules: MODULES, args: [image.config] });
+  },
+);
+
+test('a killed process is replaced without an I/O error', { skip: needsGuest('fio') }, async () => {
+  await runGuestJob({ name: 'tcmu-crash', modules: MODULES, args: [image.config] });
+});

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, readdirSync } from 'node:fs';
 import { uptime } from 'node:os';
+import { Scratch } from '../../support/scratch.ts';
 import { readMountTable } from '../../../src/frontend/fuse/mount-table.ts';
 import { output } from '../../support/programs.ts';
 
@@ -9,6 +10,18 @@ const TARGET = '/sys/kernel/config/target';
 /** Says what is done next, so that the log tells where a job stopped. */
 export function step(what: string): void {
   console.log(`[${uptime().toFixed(1)} s] ${what}`);
+}
+
+/** Runs a job. One that fails leaves everything as it is: the guest ends with it. */
+export async function job(run: (scratch: Scratch) => Promise<void>): Promise<void> {
+  const scratch = new Scratch();
+  try {
+    await run(scratch);
+  } catch (error) {
+    console.log(error);
+    process.exit(1);
+  }
+  await scratch.close();
 }
 
 /** Fails when a front end has left anything in configfs, UIO or the mount table. */

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { Attached } from '../../support/attached.ts';
 import { serveRegistry } from '../../support/cli.ts';
-import { Scratch } from '../../support/scratch.ts';
 import { sha256OfFile } from '../../support/test-image.ts';
 import { compareTree, nothingIsLeft, step } from './support.ts';
 
@@ -11,8 +10,7 @@ import { compareTree, nothingIsLeft, step } from './support.ts';
 
 const [registryFolder, sha256, ...rootfs] = process.argv.slice(2);
 
-const scratch = new Scratch();
-try {
+await job(async (scratch) => {
   const reference = `${await serveRegistry(scratch, registryFolder)}/e2e/image:v1`;
   const mount = scratch.path('mount');
   mkdirSync(mount);
@@ -35,6 +33,4 @@ try {
     assert.equal(report.quality.missErrors, 0);
     nothingIsLeft();
   }
-} finally {
-  await scratch.close();
-}
+});

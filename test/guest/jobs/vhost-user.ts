@@ -24,7 +24,7 @@ try {
   step('mount, compare every file');
   await output('mount', DISK, mount);
   scratch.atEnd(() => output('umount', mount));
-  for (const folder of rootfs) await compareTree(folder, mount);
+  for (const folder of rootfs) await compareTree(join(folder, 'modules'), join(mount, 'modules'));
   step('write, trim');
   const written = Buffer.alloc(3 * 2 ** 20, 'vhost-user ');
   writeFileSync(join(mount, 'written'), written);
@@ -37,7 +37,7 @@ try {
   writeFileSync('/proc/sys/vm/drop_caches', '3');
   await output('mount', DISK, mount);
   assert.ok(readFileSync(join(mount, 'written')).equals(written));
-  for (const folder of rootfs) await compareTree(folder, mount);
+  for (const folder of rootfs) await compareTree(join(folder, 'modules'), join(mount, 'modules'));
 } finally {
   await scratch.close();
 }
