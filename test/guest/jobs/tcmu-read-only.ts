@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { Attached } from '../../support/attached.ts';
 import { serveRegistry } from '../../support/cli.ts';
 import { sha256OfFile } from '../../support/test-image.ts';
-import { compareTree, nothingIsLeft, step } from './support.ts';
+import { compareTree, job, nothingIsLeft, step } from './support.ts';
 
 // Arguments: the folder of a registry, the digest of its image's disk, and the folders that it was
 // built from. The first run records, the second replays: the same reads through an empty cache.
