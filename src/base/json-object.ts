@@ -115,6 +115,17 @@ export class JsonObject {
     return section;
   }
 
+  /** A list of strings; empty when absent. */
+  strings(key: string): string[] {
+    const value = this.#get(key);
+    if (value === undefined) return [];
+    if (Array.isArray(value)) {
+      const items: unknown[] = value;
+      if (items.every((item) => typeof item === 'string')) return items;
+    }
+    throw this.#wrong(key, 'a list of strings', value);
+  }
+
   /** A list of objects; empty when absent. */
   list(key: string): JsonObject[] {
     const value = this.#get(key);

@@ -1,5 +1,6 @@
 import type { AttachmentReport } from '../daemon/attachment.ts';
 import { formatQuality } from '../prefetch/quality.ts';
+import type { DeviceSummary } from '../daemon/served-device.ts';
 import type { DeviceStats } from './control-socket.ts';
 import { formatBytes } from './terminal.ts';
 
@@ -10,6 +11,7 @@ export function formatStats(facts: DeviceStats & { pid: number }): string {
   const inFlight = formatBytes(fetcher.demand.activeBytes + fetcher.prefetch.activeBytes);
   return (
     row('device', `${facts.device} (process ${facts.pid}): ${facts.image}`) +
+    (facts.failure === null ? '' : row('failed', facts.failure)) +
     row('mode', `${facts.mode}, ready in ${facts.readyMs.toFixed(0)} ms`) +
     row('disk', `${formatBytes(facts.virtualSizeBytes)} in ${facts.layers} layers`) +
     (trace === null ? '' : row('trace', `${trace.records} records, ${trace.path}`)) +
@@ -34,4 +36,24 @@ export function formatUpper({ upper }: Pick<AttachmentReport, 'upper'>): string 
     `written      ${formatBytes(writtenBytes)} in ${writes} writes, ${flushes} flushes, ` +
     `${discards} discards; ${kind} layer ${data}\n`
   );
+}
+
+/** Devices, a line each under a heading; '' when there are none. */
+export function formatDevices(devices: readonly DeviceSummary[]): string {
+  if (devices.length === 0) return '';
+  const rows = devices.map(({ device, state, mode, frontend, path, failure, image }) => [
+    ...[device, state, mode, path ?? frontend],
+    failure === null ? image : `${image}: ${failure}`,
+  ]);
+  const table = [['DEVICE', 'STATE', 'MODE', 'PATH', 'IMAGE'], ...rows];
+  const widths = table[0].map((_, column) => Math.max(...table.map((row) => row[column].length)));
+  return table
+    .map(
+      (row) =>
+        `${row
+          .map((text, column) => text.padEnd(widths[column] + 2))
+          .join('')
+          .trimEnd()}\n`,
+    )
+    .join('');
 }

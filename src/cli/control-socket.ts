@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { codeOf, ReplaybdError } from '../base/errors.ts';
@@ -7,6 +7,8 @@ import type { BlobCacheStats } from '../blob/cache/blob-cache.ts';
 import type { FetchStats } from '../blob/fetch/fetch-stats.ts';
 import type { AttachmentReport } from '../daemon/attachment.ts';
 import { controlRequest } from '../daemon/control-client.ts';
+import { DAEMON_SOCKET } from '../daemon/daemon.ts';
+import type { DeviceSummary } from '../daemon/served-device.ts';
 import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 
 /** Which attached device a command is about, and how it answers. */
@@ -17,7 +19,7 @@ export interface ControlFlags {
 }
 
 /** What the control API tells of a device. */
-export interface DeviceStats extends AttachmentReport {
+export interface DeviceStats extends AttachmentReport, Pick<DeviceSummary, 'state' | 'failure'> {
   fetcher: FetchStats;
   cache: BlobCacheStats;
 }
@@ -27,24 +29,22 @@ export const SOCKET_SUFFIX = '.sock';
 
 export function addSocketOptions(command: Command): Command {
   return command
-    .addOption(new Option('--socket <path>', 'its control socket').conflicts('id'))
-    .option('--id <name>', 'its name (default: the only device in the runtime directory)')
+    .argument('[device]', 'its name (default: the only device that is attached)')
+    .addOption(
+      new Option('--socket <path>', 'control socket of the process that serves it').conflicts('id'),
+    )
+    .addOption(new Option('--id <name>', 'its name').hideHelp())
     .option('--json', 'print JSON');
+}
+
+/** The flags, with the device that the first argument names. */
+export function deviceFlags(name: string | undefined, flags: ControlFlags): ControlFlags {
+  return name === undefined ? flags : { ...flags, ...namedDevice(name) };
 }
 
 /** The request path of what can be done with a device. */
 export function devicePath(device: string, verb: string): string {
   return `/v1/devices/${encodeURIComponent(device)}/${verb}`;
-}
-
-/** A process serves one device. */
-export async function onlyDevice(socketPath: string): Promise<DeviceStats> {
-  const devices = await controlRequest(socketPath, 'GET', '/v1/devices');
-  if (Array.isArray(devices) && devices.length === 1) return devices[0] as DeviceStats;
-  throw new ReplaybdError(
-    'ERR_CONTROL_REPLY',
-    `${socketPath}: expected a daemon of one device, found something else.`,
-  );
 }
 
 /** What a person calls a device: its socket, when there is a slash in it, or its name. */
@@ -53,37 +53,86 @@ export function namedDevice(name: string | undefined): ControlFlags {
   return name.includes('/') ? { socket: name } : { id: name };
 }
 
-/** The socket that is named, that of the device that is named, or the only one that answers. */
-export async function findSocket({ socket, id }: ControlFlags): Promise<string> {
-  if (socket !== undefined) return socket;
-  const folder = defaultRuntimeDirectory();
-  if (id !== undefined) return join(folder, `${id}${SOCKET_SUFFIX}`);
-  const alive: string[] = [];
-  for (const name of socketsIn(folder)) {
-    if (await isAlive(join(folder, name))) alive.push(name);
+/** An attached device, and the socket of the process that serves it. */
+export interface FoundDevice extends DeviceSummary {
+  socketPath: string;
+}
+
+/** Where the only device of a process is reached unless it is told otherwise. */
+export function deviceSocketPath(id: string): string {
+  return join(defaultRuntimeDirectory(), `${id}${SOCKET_SUFFIX}`);
+}
+
+/** Where the daemon is reached unless it is told otherwise. */
+export function daemonSocketPath(): string {
+  return join(defaultRuntimeDirectory(), DAEMON_SOCKET);
+}
+
+/**
+ * The device that is named, on the socket that is named, or the only one there is: of the daemon, or of
+ * a process of `replaybd attach`. Throws ERR_CONTROL_UNREACHABLE, ERR_CONTROL_AMBIGUOUS or
+ * ERR_DEVICE_UNKNOWN.
+ */
+export async function findDevice({ socket, id }: ControlFlags): Promise<FoundDevice> {
+  const own = id === undefined ? '' : deviceSocketPath(id);
+  const sockets = socket === undefined ? socketsOf(own) : [socket];
+  const found: FoundDevice[] = [];
+  for (const socketPath of sockets) {
+    // Only what is named has to be there.
+    const devices = await devicesOf(socketPath, socketPath === socket || socketPath === own);
+    found.push(...devices.filter(({ device }) => id === undefined || device === id));
+    if (id !== undefined && found.length > 0) break;
   }
-  if (alive.length === 1) return join(folder, alive[0]);
-  const ids = alive.map((name) => name.slice(0, -SOCKET_SUFFIX.length));
+  if (found.length === 1) return found[0];
+  const folder = socket ?? defaultRuntimeDirectory();
+  if (id !== undefined) {
+    throw new ReplaybdError('ERR_DEVICE_UNKNOWN', `${folder}: no device ${id} is attached.`);
+  }
+  const names = found.map(({ device }) => device).join(', ');
   throw new ReplaybdError(
-    alive.length === 0 ? 'ERR_CONTROL_UNREACHABLE' : 'ERR_CONTROL_AMBIGUOUS',
+    found.length === 0 ? 'ERR_CONTROL_UNREACHABLE' : 'ERR_CONTROL_AMBIGUOUS',
     `${folder}: expected the control socket of one attached device, found ` +
-      `${alive.length === 0 ? 'none' : `those of ${ids.join(', ')}`}. ` +
+      `${found.length === 0 ? 'none' : `those of ${names}`}. ` +
       'Name the device with --id, or its socket with --socket.',
   );
 }
 
-/** A process that was killed leaves its socket behind until the next attach. */
-async function isAlive(socketPath: string): Promise<boolean> {
-  try {
-    await controlRequest(socketPath, 'GET', '/v1/health');
-    return true;
-  } catch (error) {
-    if (codeOf(error) === 'ERR_CONTROL_UNREACHABLE') return false;
-    throw error;
-  }
+/** Every device that is served from the runtime directory, or through the socket that is named. */
+export async function findDevices(socket?: string): Promise<FoundDevice[]> {
+  if (socket !== undefined) return await devicesOf(socket, true);
+  const found: FoundDevice[] = [];
+  for (const socketPath of socketsOf('')) found.push(...(await devicesOf(socketPath, false)));
+  return found;
 }
 
-function socketsIn(folder: string): string[] {
+/** None, unless somebody has to be there, of a socket that a process which was killed has left. */
+async function devicesOf(socketPath: string, isExpected: boolean): Promise<FoundDevice[]> {
+  try {
+    const devices = await controlRequest(socketPath, 'GET', '/v1/devices');
+    if (Array.isArray(devices)) {
+      return devices.map((device) => ({ ...(device as DeviceSummary), socketPath }));
+    }
+  } catch (error) {
+    if (!isExpected && codeOf(error) === 'ERR_CONTROL_UNREACHABLE') return [];
+    throw error;
+  }
+  throw new ReplaybdError(
+    'ERR_CONTROL_REPLY',
+    `${socketPath}: expected a list of devices, found something else. Is this a replaybd daemon?`,
+  );
+}
+
+/** A named device's own socket, the daemon's when there is one, or all there are. */
+function socketsOf(own: string): string[] {
+  const daemon = daemonSocketPath();
+  const hasDaemon = existsSync(daemon);
+  if (own !== '') return existsSync(own) || !hasDaemon ? [own] : [daemon];
+  const folder = defaultRuntimeDirectory();
+  const others = socketNames(folder).map((name) => join(folder, name));
+  return hasDaemon ? [daemon, ...others] : others;
+}
+
+function socketNames(folder: string): string[] {
   try {
     const names = readdirSync(folder).filter((name) => name.endsWith(SOCKET_SUFFIX));
     return names.sort().slice(0, SOCKETS_MAX);

@@ -1,47 +1,82 @@
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { controlRequest } from '../daemon/control-client.ts';
+import { positiveNumber } from './arguments.ts';
 import { formatStats } from './control-format.ts';
 import {
   addSocketOptions,
   devicePath,
-  findSocket,
-  onlyDevice,
+  deviceFlags,
+  findDevice,
   print,
   type ControlFlags,
+  type DeviceStats,
 } from './control-socket.ts';
 
-/** `replaybd stats`, `detach` and `record-stop`: what an attached device's control socket can do. */
+/** `replaybd stats`, `detach` and `record`: what the socket of the process that serves it can do. */
 export function register(program: Command): void {
   addSocketOptions(program.command('stats'))
     .description('say how an attached device is doing')
     .action(stats);
   addSocketOptions(program.command('detach')).description('end an attached device').action(detach);
-  addSocketOptions(program.command('record-stop'))
-    .description("save a device's recording and leave it attached")
-    .action(stopRecording);
+  const record = program.command('record').description('record what an attached device reads');
+  addSocketOptions(record.command('start'))
+    .description('record what is read for the first time from now on')
+    .option('--workload <word...>', 'names the workload: traces are kept by image and workload')
+    .option('--trace <file>', 'record to this file instead of the trace store')
+    .option('--time-limit <s>', 'end the recording after so long', positiveNumber)
+    .option('--until-idle <s>', 'end it when nothing new was read for so long', positiveNumber)
+    .action(startRecording);
+  for (const command of [record.command('stop'), program.command('record-stop')]) {
+    addSocketOptions(command)
+      .description("save a device's recording and leave it attached")
+      .action(stopRecording);
+  }
 }
 
-async function stats(flags: ControlFlags): Promise<void> {
-  const socketPath = await findSocket(flags);
+async function stats(name: string | undefined, flags: ControlFlags): Promise<void> {
+  const { socketPath, device } = await findDevice(deviceFlags(name, flags));
   const health = (await controlRequest(socketPath, 'GET', '/v1/health')) as { pid: number };
-  const facts = { pid: health.pid, ...(await onlyDevice(socketPath)) };
+  const stats = await controlRequest(socketPath, 'GET', devicePath(device, 'stats'));
+  const facts = { pid: health.pid, ...(stats as DeviceStats) };
   print(flags, facts, formatStats(facts));
 }
 
-async function detach(flags: ControlFlags): Promise<void> {
-  const socketPath = await findSocket(flags);
-  const { device } = await onlyDevice(socketPath);
+async function detach(name: string | undefined, flags: ControlFlags): Promise<void> {
+  const { socketPath, device } = await findDevice(deviceFlags(name, flags));
   const answer = await controlRequest(socketPath, 'POST', devicePath(device, 'detach'));
-  print(flags, answer, `${device} is being detached\n`);
+  print(flags, answer, `${device} is detached\n`);
 }
 
-async function stopRecording(flags: ControlFlags): Promise<void> {
-  const socketPath = await findSocket(flags);
-  const { device } = await onlyDevice(socketPath);
+async function stopRecording(name: string | undefined, flags: ControlFlags): Promise<void> {
+  const { socketPath, device } = await findDevice(deviceFlags(name, flags));
   const path = devicePath(device, 'record/stop');
   const answer = (await controlRequest(socketPath, 'POST', path)) as RecordStopped;
   const seconds = (answer.durationUs / 1e6).toFixed(1);
   print(flags, answer, `${device}: ${answer.records} records in ${seconds} s\n`);
+}
+
+interface RecordFlags extends ControlFlags {
+  workload?: string[];
+  trace?: string;
+  timeLimit?: number;
+  untilIdle?: number;
+}
+
+async function startRecording(name: string | undefined, flags: RecordFlags): Promise<void> {
+  const { workload, trace, timeLimit, untilIdle } = flags;
+  const { socketPath, device } = await findDevice(deviceFlags(name, flags));
+  const path = devicePath(device, 'record/start');
+  const parameters = {
+    ...{ workload, timeLimit, untilIdle },
+    ...(trace === undefined ? {} : { trace: resolve(trace) }),
+  };
+  const answer = (await controlRequest(socketPath, 'POST', path, parameters)) as RecordStarted;
+  print(flags, answer, `${device} is being recorded to ${answer.trace}\n`);
+}
+
+interface RecordStarted {
+  trace: string;
 }
 
 interface RecordStopped {

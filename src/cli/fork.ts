@@ -5,7 +5,7 @@ import { controlRequest } from '../daemon/control-client.ts';
 import type { ForkParameters } from '../daemon/control-parameters.ts';
 import type { ForkFacts } from '../daemon/fork.ts';
 import { describeWorkload } from '../trace/trace.ts';
-import { devicePath, findSocket, namedDevice, onlyDevice, print } from './control-socket.ts';
+import { devicePath, findDevice, namedDevice, print } from './control-socket.ts';
 import { addRuntimeOptions, openRuntime, type RuntimeFlags } from './runtime-options.ts';
 import { formatSnapshot } from './snapshot.ts';
 import { interruptible } from './terminal.ts';
@@ -47,8 +47,7 @@ async function fork(source: string, folder: string, flags: ForkFlags): Promise<v
 }
 
 async function forkAttached(name: string, parameters: ForkParameters): Promise<ForkFacts> {
-  const socketPath = await findSocket(namedDevice(name));
-  const { device } = await onlyDevice(socketPath);
+  const { socketPath, device } = await findDevice(namedDevice(name));
   const path = devicePath(device, 'fork');
   return (await controlRequest(socketPath, 'POST', path, parameters)) as ForkFacts;
 }

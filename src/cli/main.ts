@@ -11,7 +11,10 @@ const INTERRUPTED_EXIT_CODE = 130;
 /** The module of each command. */
 const MODULES: Readonly<Record<string, string>> = {
   attach: 'attach',
+  daemon: 'daemon',
+  ls: 'ls',
   stats: 'control',
+  record: 'control',
   'record-stop': 'control',
   detach: 'control',
   snapshot: 'snapshot',

@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
 import { controlRequest } from '../daemon/control-client.ts';
 import type { SnapshotFacts } from '../daemon/live-upper.ts';
-import { devicePath, findSocket, namedDevice, onlyDevice, print } from './control-socket.ts';
+import { devicePath, findDevice, namedDevice, print } from './control-socket.ts';
 
 interface SnapshotFlags {
   data?: string;
@@ -41,8 +41,7 @@ async function snapshot(
   if ((data === undefined) !== (index === undefined)) {
     command.error('error: --data and --index go together');
   }
-  const socketPath = await findSocket(namedDevice(name));
-  const { device } = await onlyDevice(socketPath);
+  const { socketPath, device } = await findDevice(namedDevice(name));
   const facts = (await controlRequest(socketPath, 'POST', devicePath(device, 'snapshot'), {
     ...(data === undefined ? {} : { data: resolve(data) }),
     ...(index === undefined ? {} : { index: resolve(index) }),

@@ -15,11 +15,18 @@ import type { Replay, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
 import { buildPlan } from '../trace/build-plan.ts';
 import { Recording } from '../trace/recording.ts';
 import type { AnyTrace } from '../trace/overlaybd/any-trace.ts';
-import type { EndReason, Trace, TraceWorkload } from '../trace/trace.ts';
+import { imageKey } from '../trace/store.ts';
+import {
+  describeWorkload,
+  type EndReason,
+  type Trace,
+  type TraceWorkload,
+} from '../trace/trace.ts';
 import { chooseMode, readGivenTrace, type ChosenMode } from './choose-mode.ts';
-import type { ForkParameters, SnapshotParameters } from './control-parameters.ts';
+import type { ForkParameters, RecordParameters, SnapshotParameters } from './control-parameters.ts';
 import { forkDevice, type ForkFacts } from './fork.ts';
 import { replayForeign, traceImageOf } from './foreign-trace.ts';
+import { GuardedDevice } from './guarded-device.ts';
 import { describeImage, type ImageDescription } from './image-description.ts';
 import { LiveUpper, type SnapshotFacts, type UpperReport } from './live-upper.ts';
 import { openImageUpper, type OpenedUpper } from './open-upper.ts';
@@ -51,6 +58,8 @@ export interface AttachmentOptions {
   upperFolder?: string;
   /** Of a writable layer that is created; of one that is there, it has to agree. */
   upperKind?: UpperKind;
+  /** Told when code that looks after the device fails by itself; it is then left alone. */
+  onFault?: (error: unknown) => void;
   signal?: AbortSignal;
 }
 
@@ -71,15 +80,13 @@ export interface AttachmentReport {
   readonly upper: UpperReport | null;
 }
 
-const DRAIN_MS = 20;
-
 /**
  * An image opened as a device, with its recording or its replay. The order matters: a replay's first
  * requests leave before the layers are opened, so that opening finds their metadata on its way.
  */
 export class Attachment {
   /** As front ends get it. */
-  readonly device: BlockDevice;
+  readonly device: GuardedDevice;
   /** The lowers as they were opened; snapshots put further layers above them. */
   readonly stack: Stack;
   /** Null for a read-only device. */
@@ -87,17 +94,17 @@ export class Attachment {
   readonly image: ImageDescription;
   readonly mode: 'off' | 'record' | 'replay';
   readonly quality: QualityMeter;
-  readonly recording: Recording | null;
   readonly replay: Replay | null;
   readonly #runtime: Runtime;
   readonly #blobs: readonly Blob[];
   readonly #drain: TapDrain;
-  readonly #timer: NodeJS.Timeout;
+  readonly #stopTicking: () => void;
   readonly #stopListening: () => void;
-  readonly #readyMs: number;
-  readonly #tracePath: string;
+  readonly readyMs: number;
+  #recording: Recording | null = null;
+  #tracePath: string;
   readonly #replayedRecords: number;
-  readonly #recordFile: RecordTraceFile | null;
+  #recordFile: RecordTraceFile | null;
   /** The tap's clock at the access that is being accounted. */
   #accessUs = 0;
   #closing: Promise<AttachmentReport> | null = null;
@@ -124,11 +131,17 @@ export class Attachment {
     };
     const { upper, drain } = opened;
     this.upper = upper === null ? null : new LiveUpper({ ...common, ...upper, tap, drain });
-    this.device =
-      this.upper?.device ?? new StackDevice({ ...common, shared: { stack: stack.map, tap } });
-    this.recording = this.mode === 'record' ? this.#record(options) : null;
+    const superseded = new SharedArrayBuffer(4);
+    const device: BlockDevice =
+      this.upper?.device ??
+      new StackDevice({ ...common, shared: { stack: stack.map, tap, superseded } });
+    this.device = new GuardedDevice(device);
+    if (this.mode === 'record') this.#recording = this.#record(options, 0);
     this.#drain.setEnabled(true);
-    this.#timer = setInterval(() => this.#drainTap(), DRAIN_MS);
+    this.#stopTicking = runtime.onTick(
+      () => this.#drainTap(),
+      (error) => options.onFault?.(error),
+    );
     const digests = new Set(blobs.map((blob) => blob.digest));
     const count = (event: FetchEvent): void => {
       if (!digests.has(event.digest)) return;
@@ -136,9 +149,9 @@ export class Attachment {
     };
     for (const event of opened.fetched) count(event);
     this.#stopListening = runtime.onFetch(count);
-    this.#readyMs = opened.drain.nowUs() / 1000;
+    this.readyMs = opened.drain.nowUs() / 1000;
     runtime.metrics.add(options.id, this.quality);
-    runtime.metrics.setReady(options.id, this.#readyMs / 1000);
+    runtime.metrics.setReady(options.id, this.readyMs / 1000);
     const live = this.upper;
     if (live !== null) runtime.writeMetrics.add(options.id, () => live.counts);
     if (replay !== null) void replay.finished.then(() => this.#setReadAhead('auto'));
@@ -216,12 +229,51 @@ export class Attachment {
       mode: this.mode,
       virtualSizeBytes: this.device.virtualSizeBytes,
       layers: this.#blobs.length,
-      readyMs: this.#readyMs,
+      readyMs: this.readyMs,
       quality: this.quality.snapshot(),
       replay: this.replay === null ? null : { ...this.replay.counters, end: this.replay.end },
       trace: this.#traceReport(),
       upper: this.upper?.report() ?? null,
     };
+  }
+
+  /** The present recording, or the last one. */
+  get recording(): Recording | null {
+    return this.#recording;
+  }
+
+  /**
+   * Records what is touched for the first time from now on; a replay goes on beside it. Gives the
+   * trace's path. Throws ERR_RECORDING while a recording is under way, and ERR_RECORD_IDENTITY when
+   * the image's layers have no names that a trace could be kept by.
+   */
+  startRecording(parameters: RecordParameters): string {
+    const { id } = this.device;
+    if (this.#recording !== null && !this.#recording.ended) {
+      throw new ReplaybdError('ERR_RECORDING', `device ${id} is being recorded. Stop that first.`, {
+        errno: 'EBUSY',
+      });
+    }
+    if (this.image.identity.layers.some(({ digest }) => digest === '')) {
+      throw new ReplaybdError(
+        'ERR_RECORD_IDENTITY',
+        `device ${id}: ${this.image.name} names layers without digests, which nobody has computed ` +
+          'in mode off. Attach it in mode record or auto.',
+        { errno: 'EINVAL' },
+      );
+    }
+    const { workload = [], trace, timeLimit, untilIdle } = parameters;
+    const described = describeWorkload(workload, []);
+    this.#drainTap();
+    this.#recordFile = null;
+    this.#tracePath =
+      trace ?? this.#runtime.traces.path(imageKey(this.image.identity), described.key);
+    const limits = {
+      ...(timeLimit === undefined ? {} : { recordLimitMs: timeLimit * 1000 }),
+      ...(untilIdle === undefined ? {} : { recordUntilIdleMs: untilIdle * 1000 }),
+    };
+    this.#recording = this.#record({ workload: described, ...limits }, this.#drain.nowUs());
+    return this.#tracePath;
   }
 
   /** Ends the recording and saves its trace. Throws ERR_NOT_RECORDING. */
@@ -267,7 +319,7 @@ export class Attachment {
   }
 
   async #close(): Promise<AttachmentReport> {
-    clearInterval(this.#timer);
+    this.#stopTicking();
     this.replay?.cancel();
     try {
       if (this.recording !== null) await this.stopRecording('detach');
@@ -321,11 +373,11 @@ export class Attachment {
     );
   }
 
-  #record(options: AttachmentOptions): Recording {
+  #record(options: RecordOptions, startUs: number): Recording {
     const { recordLimitMs, recordUntilIdleMs } = options;
     const image = traceImageOf(this.image, this.#blobs, this.stack);
     const { layers } = image;
-    const file = this.#recordFile;
+    const [file, path] = [this.#recordFile, this.#tracePath];
     const recording = new Recording({
       image,
       workload: options.workload,
@@ -341,12 +393,10 @@ export class Attachment {
             .map((layer) => layer.metadataRanges),
         }),
       save: (bytes, trace) =>
-        file === null
-          ? writeFileAtomic(this.#tracePath, bytes)
-          : file.save(trace, image, this.stack),
+        file === null ? writeFileAtomic(path, bytes) : file.save(trace, image, this.stack),
       clock: this.#runtime.clock,
       log: this.#runtime.log,
-      startUs: 0,
+      startUs,
       ...(recordLimitMs === undefined ? {} : { timeLimitMs: recordLimitMs }),
       ...(recordUntilIdleMs === undefined ? {} : { untilIdleMs: recordUntilIdleMs }),
     });
@@ -368,11 +418,14 @@ export class Attachment {
   }
 
   #traceReport(): AttachmentReport['trace'] {
-    if (this.mode === 'off') return null;
+    if (this.mode === 'off' && this.#recording === null) return null;
     const records = this.recording?.recorder.count ?? this.#replayedRecords;
     return { path: this.#tracePath, records };
   }
 }
+
+/** What a recording is told. */
+type RecordOptions = Pick<AttachmentOptions, 'workload' | 'recordLimitMs' | 'recordUntilIdleMs'>;
 
 /** Records, reads or paths. */
 function recordsIn(trace: AnyTrace): number {

@@ -1,6 +1,7 @@
 import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { JsonObject } from '../base/json-object.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
+import { readAttachParameters, type AttachParameters } from './attach-parameters.ts';
 
 // Parameters of control requests: a JSON object in the body. A key that a request does not know would
 // go unheeded, so it is refused (ERR_CONTROL_BODY).
@@ -19,6 +20,16 @@ export interface ForkParameters {
   /** Of the new device's configuration and writable layer. */
   folder: string;
   kind?: UpperKind;
+}
+
+/** How a recording that begins now is named, and when it ends. */
+export interface RecordParameters {
+  workload?: readonly string[];
+  /** A file, instead of one in the trace store. */
+  trace?: string;
+  /** In seconds. */
+  timeLimit?: number;
+  untilIdle?: number;
 }
 
 /** Nothing, or an empty object. */
@@ -47,6 +58,24 @@ export function parseForkParameters(body: string): ForkParameters {
     if (!folder.startsWith('/')) throw refusal('"folder" is an absolute path');
     return { folder, ...(kind === '' ? {} : { kind }) };
   });
+}
+
+export function parseRecordParameters(body: string): RecordParameters {
+  return parse(body, (object) => {
+    const [trace, workload] = [object.string('trace'), object.strings('workload')];
+    if (trace !== '' && !trace.startsWith('/')) throw refusal('"trace" is an absolute path');
+    const [timeLimit, untilIdle] = [object.positive('timeLimit'), object.positive('untilIdle')];
+    return {
+      workload,
+      ...(trace === '' ? {} : { trace }),
+      ...(timeLimit === null ? {} : { timeLimit }),
+      ...(untilIdle === null ? {} : { untilIdle }),
+    };
+  });
+}
+
+export function parseAttachParameters(body: string): AttachParameters {
+  return parse(body, readAttachParameters);
 }
 
 function parse<Parameters>(body: string, read: (object: JsonObject) => Parameters): Parameters {

@@ -16,6 +16,7 @@ import {
 import { parseRepositoryAddress } from '../registry/reference.ts';
 import { TraceStore } from '../trace/store.ts';
 import { returnFreedMemory, shareOneHeap } from '../../native/free-memory.ts';
+import { runForAll } from './faults.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
 import { WriteMetrics } from './write-counts.ts';
 
@@ -40,7 +41,15 @@ export type RemoteLower = LowerLocation & { kind: 'remote' };
 /** How often memory that is not needed is given back. */
 const TRIM_MS = 5000;
 
+/** How often devices are looked after; one timer serves them all. */
+const TICK_MS = 20;
+
 type FetchListener = (event: FetchEvent) => void;
+
+interface TickListener {
+  readonly work: () => void;
+  readonly onFault: (error: unknown) => void;
+}
 
 /** What all devices of a process share: the registry client, the cache, the fetcher, the traces. */
 export class Runtime {
@@ -54,6 +63,8 @@ export class Runtime {
   readonly log: Logger;
   readonly #fetchListeners = new Set<FetchListener>();
   readonly #trimmer = setInterval(() => this.#returnMemory(), TRIM_MS).unref();
+  readonly #tickListeners = new Set<TickListener>();
+  #ticker: NodeJS.Timeout | null = null;
   #closing: Promise<void> | null = null;
 
   /** `Runtime.open` calls this. */
@@ -95,6 +106,17 @@ export class Runtime {
     return () => this.#fetchListeners.delete(listener);
   }
 
+  /**
+   * Calls `work` every 20 ms until the returned function is called, or until it throws: `onFault` is
+   * told, and the others go on.
+   */
+  onTick(work: () => void, onFault: (error: unknown) => void): () => void {
+    const listener = { work, onFault };
+    this.#tickListeners.add(listener);
+    this.#ticker ??= runForAll(() => setInterval(() => this.#tick(), TICK_MS));
+    return () => this.#removeTick(listener);
+  }
+
   /** A lower that lives in a registry, behind the cache. The caller closes it. */
   async openRemoteBlob(lower: RemoteLower): Promise<RemoteBlob> {
     const repository = parseRepositoryAddress(lower.url.slice(0, lower.url.lastIndexOf('/')));
@@ -112,6 +134,24 @@ export class Runtime {
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
+  }
+
+  #tick(): void {
+    for (const listener of this.#tickListeners) {
+      try {
+        listener.work();
+      } catch (error) {
+        this.#removeTick(listener);
+        listener.onFault(error);
+      }
+    }
+  }
+
+  #removeTick(listener: TickListener): void {
+    this.#tickListeners.delete(listener);
+    if (this.#tickListeners.size > 0 || this.#ticker === null) return;
+    clearInterval(this.#ticker);
+    this.#ticker = null;
   }
 
   #returnMemory(): void {

@@ -12,6 +12,11 @@ export interface Frontend {
    * the protocol allows it. May be called again, and while an earlier call is still running.
    */
   close(): Promise<void>;
+  /**
+   * Instead of `close`, when the process ends and the device shall not: stops serving in such a way
+   * that guests wait for the next process. Absent where they cannot.
+   */
+  release?(): Promise<void>;
 }
 
 /** `none`: a device that nobody reads; it records nothing, and replays into the cache. */
@@ -53,6 +58,8 @@ export interface PreparedFrontend {
 
 /** What the module of a front end exports; see frontends.ts. */
 export interface FrontendModule {
-  /** Throws, before anything was started, when this kind cannot be used here. */
+  /** Throws when this kind cannot be used here. */
+  check?(parameters: FrontendParameters): void | Promise<void>;
+  /** Throws, before anything was started, what `check` throws. */
   prepare(request: FrontendRequest): PreparedFrontend | Promise<PreparedFrontend>;
 }

@@ -25,6 +25,11 @@ const FRONTENDS: Readonly<Record<FrontendKind, FrontendEntry>> = {
 
 export const FRONTEND_KINDS = Object.keys(FRONTENDS) as readonly FrontendKind[];
 
+/** The front ends that heed a parameter. */
+export function kindsTaking(parameter: keyof FrontendParameters): FrontendKind[] {
+  return FRONTEND_KINDS.filter((kind) => FRONTENDS[kind].takes.includes(parameter));
+}
+
 /** Throws ERR_FRONTEND_PARAMETER for a parameter that this kind would not heed. */
 export function checkFrontendParameters(kind: FrontendKind, parameters: FrontendParameters): void {
   const { takes } = FRONTENDS[kind];
@@ -39,6 +44,16 @@ export function checkFrontendParameters(kind: FrontendKind, parameters: Frontend
           `It takes ${takes.length === 0 ? 'nothing' : takes.join(', ')}.`,
     { errno: 'EINVAL' },
   );
+}
+
+/** Finds out early whether a front end can be used here. Errors: those of `prepareFrontend`. */
+export async function checkFrontend(
+  kind: FrontendKind,
+  parameters: FrontendParameters,
+): Promise<void> {
+  checkFrontendParameters(kind, parameters);
+  const { check } = await FRONTENDS[kind].load();
+  await check?.(parameters);
 }
 
 /** Prepares a front end. Errors: ERR_FRONTEND_PARAMETER, and those of the front end. */

@@ -12,7 +12,8 @@ import { ReplaybdError } from '../../src/base/errors.ts';
 import { controlLimits } from '../../src/base/limits.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { controlRequest } from '../../src/daemon/control-client.ts';
-import { type ControlHandlers, startControl } from '../../src/daemon/control.ts';
+import { startControl } from '../../src/daemon/control.ts';
+import type { ControlHandlers } from '../../src/daemon/control-routes.ts';
 
 // Goal: the control socket answers its documented requests, refuses everything else with a JSON
 // error and a stable code, and belongs to its owner alone.
@@ -29,12 +30,16 @@ const handlers: ControlHandlers = {
   devices: async () => await Promise.resolve([{ id: 'disk/1' }]),
   stats: (id) => ({ id: knownDevice(id), reads: 7 }),
   metrics: () => 'replaybd_reads_total 7\n',
+  attach: ({ id, image, frontend }) => ({ id, image, frontend }),
+  startRecording: (id, parameters) => ({ id: knownDevice(id), ...parameters }),
   stopRecording: (id) => ({ trace: `${knownDevice(id)}.trace` }),
   detach: () => {
     throw new Error('secret detail');
   },
   snapshot: (id, parameters) => ({ id: knownDevice(id), ...parameters }),
   fork: (id, { folder, kind }) => ({ id: knownDevice(id), folder, kind: kind ?? null }),
+  upstreamSnapshot: (query) =>
+    Promise.resolve({ status: 404, success: false, message: `no ${query.get('dev_id') ?? ''}` }),
 };
 
 async function serve(t: TestContext, log = silentLogger): Promise<string> {

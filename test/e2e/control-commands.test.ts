@@ -58,7 +58,7 @@ test('the only device is watched, stopped recording, and detached', async (t) =>
   const stop = ['record-stop', '--id', 'disk'];
   const stopped = await cliJson<{ records: number }>(scratch, stop, options);
   assert.ok(stopped.records > 0);
-  assert.match(await cliOutput(scratch, ['detach'], options), /^disk is being detached$/);
+  assert.match(await cliOutput(scratch, ['detach'], options), /^disk is detached$/);
   const report = await attached.report();
   assert.equal(report.trace?.records, stopped.records);
 });

@@ -284,7 +284,7 @@ function sharedReader(shared: SharedDevice, ringIndex: number): WorkerReader {
   return {
     readCached: (offset, into) => reader.readCached(offset, into),
     write: (offset, data) => {
-      const isDone = upper.write(offset, data);
+      const isDone = !reader.isRetired && upper.write(offset, data);
       if (isDone) tap.countWrite(data.length);
       return isDone;
     },

@@ -11,7 +11,8 @@ export function prepare({ id, parameters, directory, log }: FrontendRequest): Pr
   const socketPath = socket ?? join(directory, `${id}${NBD_SOCKET_SUFFIX}`);
   return {
     readerThreads: 0,
-    start: (device) => startNbd(device, { log, ...(port === undefined ? { socketPath } : { port }) }),
+    start: (device) =>
+      startNbd(device, { log, ...(port === undefined ? { socketPath } : { port }) }),
     discard: () => undefined,
   };
 }
