@@ -341,6 +341,32 @@ test('COMPARE AND WRITE: of many that expect the same, one is done', async () =>
   await fails(target, '5/2400', command, { out: Buffer.alloc(1023) });
 });
 
+test('COMPARE AND WRITE and writes of the same blocks take effect in the order they came', async () => {
+  const { disk, target } = setUp();
+  const blocks = (fill: number): Buffer => Buffer.alloc(1024, fill);
+  const before = Buffer.from(disk.bytes.subarray(0, 1024));
+  const compare = cdb(0x89, 0, [0, 8], 0, 0, 0, 2, 0, 0);
+  const first = await Promise.all([
+    run(target, compare, { out: Buffer.concat([before, blocks(1)]) }),
+    run(target, cdb10(0x2a, 1, 2), { out: blocks(2) }),
+  ]);
+  assert.deepEqual(
+    first.map(({ status }) => status),
+    [0, 0],
+  );
+  const after = Buffer.concat([blocks(1).subarray(0, 512), blocks(2)]);
+  assert.deepEqual(disk.bytes.subarray(0, 1536), after);
+  const second = await Promise.all([
+    run(target, cdb10(0x2a, 0, 2), { out: blocks(3) }),
+    run(target, compare, { out: Buffer.concat([blocks(3), blocks(4)]) }),
+  ]);
+  assert.deepEqual(
+    second.map(({ status }) => status),
+    [0, 0],
+  );
+  assert.deepEqual(disk.bytes.subarray(0, 1024), blocks(4));
+});
+
 test('a disk that cannot be written says so', async () => {
   const { target } = setUp(false);
   const out = Buffer.alloc(1024);

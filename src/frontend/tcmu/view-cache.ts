@@ -8,7 +8,7 @@ const PAGE_SHIFT = 12;
  */
 export class ViewCache {
   readonly #memory: Uint8Array;
-  readonly #views: (Uint8Array | undefined)[] = new Array<undefined>(ringLimits.viewsKept);
+  readonly #views: (Uint8Array | undefined)[] = [];
 
   constructor(memory: Uint8Array) {
     this.#memory = memory;

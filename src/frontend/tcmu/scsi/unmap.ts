@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { DeviceWriter } from '../../../device/block-device.ts';
 import { BLOCK_BYTES, blocksField, blocksOf, checkRange, lbaOf } from './block-address.ts';
 import { additionalSense, opcode } from './codes.ts';
@@ -107,5 +108,7 @@ async function writePattern(
   for (let at = 0; at < pattern.length; at += BLOCK_BYTES) pattern.set(block, at);
   for (let at = 0; at < bytes; at += pattern.length) {
     await writer.write(offset + at, pattern.subarray(0, bytes - at), false);
+    // Writes that do not wait for anything would keep all others waiting.
+    await nextTurn();
   }
 }

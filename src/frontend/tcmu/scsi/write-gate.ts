@@ -17,6 +17,7 @@ export class WriteGate {
   /** Those inside and those that wait, as they came. */
   readonly #holds = new Set<Hold>();
   #exclusives = 0;
+  #waiting = 0;
 
   async run(
     lba: number,
@@ -29,6 +30,7 @@ export class WriteGate {
     const mustWait = this.#exclusives > 0 && this.#conflicts(hold);
     this.#holds.add(hold);
     if (mustWait) {
+      this.#waiting += 1;
       await new Promise<void>((resolve) => {
         hold.enter = resolve;
       });
@@ -53,10 +55,12 @@ export class WriteGate {
   }
 
   #letIn(): void {
+    if (this.#waiting === 0) return;
     for (const hold of this.#holds) {
       if (hold.enter === null || this.#conflicts(hold)) continue;
       const { enter } = hold;
       hold.enter = null;
+      this.#waiting -= 1;
       enter();
     }
   }
