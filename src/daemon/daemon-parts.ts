@@ -29,4 +29,5 @@ export interface DaemonPartModule {
 /** Every part there is, a line each, in the order they are started. */
 export const DAEMON_PARTS: readonly (() => Promise<DaemonPartModule>)[] = [
   () => import('./upstream-listeners.ts'),
+  () => import('./tcmu-part.ts'),
 ];

@@ -61,23 +61,24 @@ export class TcmuMonitor {
   }
 
   /**
-   * Resolves when the devices that were there have been handled. Meanwhile the kernel refuses to
-   * make and remove devices (EAGAIN: try again); what waits for the answer of a process that has
-   * died fails. Errors: ERR_TCMU_MODULE, or an errno.
+   * Begins with the devices that are there, and follows events from then on. What waits for the answer
+   * of a process that has died fails (EINTR), as the original has it. Errors: ERR_TCMU_MODULE, or an
+   * errno.
    */
-  static async start(options: TcmuMonitorOptions): Promise<TcmuMonitor> {
+  static start(options: TcmuMonitorOptions): TcmuMonitor {
     const monitor = new TcmuMonitor(options);
     try {
       blockNetlink(true);
       resetNetlink();
       monitor.#family.listen();
-      await Promise.all(listUioDevices().map((device) => monitor.#found(device)));
+      for (const device of listUioDevices()) monitor.#found(device);
       monitor.#watch = watchReadable(monitor.#family.socket.fd, () => monitor.#receive());
       return monitor;
     } catch (error) {
       monitor.close();
       throw error;
     } finally {
+      // While it was true, whoever made or removed a device was told to try again (EAGAIN).
       blockNetlink(false);
     }
   }
@@ -113,7 +114,7 @@ export class TcmuMonitor {
     if (kind === 'added') {
       const device = findUioDevice(minor);
       if (device === null || !this.#handlers.accepts(device)) return;
-      return void this.#added(device, deviceIndex, false, true);
+      return this.#added(device, deviceIndex, false, true);
     }
     const known = this.#known.get(minor);
     if (known === undefined) return;
@@ -122,17 +123,11 @@ export class TcmuMonitor {
     known.work = this.#answer(kind, known, known.work.then(work));
   }
 
-  async #found(device: UioDevice): Promise<void> {
-    if (!this.#handlers.accepts(device)) return;
-    await this.#added(device, deviceIndexOf(device), true, false);
+  #found(device: UioDevice): void {
+    if (this.#handlers.accepts(device)) this.#added(device, deviceIndexOf(device), true, false);
   }
 
-  #added(
-    device: UioDevice,
-    deviceIndex: number,
-    isFound: boolean,
-    isAwaited: boolean,
-  ): Promise<void> {
+  #added(device: UioDevice, deviceIndex: number, isFound: boolean, isAwaited: boolean): void {
     const earlier = this.#known.get(device.minor);
     // Its number is used again: the removal must have been lost.
     if (earlier !== undefined) this.#removed(earlier);
@@ -145,7 +140,6 @@ export class TcmuMonitor {
       if (this.#known.get(device.minor) === known) this.#known.delete(device.minor);
     });
     known.work = isAwaited ? this.#answer('added', known, handled) : this.#logged(known, handled);
-    return known.work;
   }
 
   #removed(known: Known): void {
@@ -190,7 +184,7 @@ export class TcmuMonitor {
     }
     for (const device of present) {
       if (this.#known.has(device.minor) || !existsSync(folderOf(device))) continue;
-      void this.#added(device, deviceIndexOf(device), false, true);
+      this.#added(device, deviceIndexOf(device), false, true);
     }
   }
 }
