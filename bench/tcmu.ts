@@ -19,7 +19,7 @@ import { ScsiTarget } from '../src/frontend/tcmu/scsi/target.ts';
 import { writeCommittedLayer, type LsmtExtent } from '../src/image/lsmt/writer.ts';
 import { openStack } from '../src/image/stack.ts';
 import { ZFileWriter } from '../src/image/zfile/writer.ts';
-import { TcmuKernel } from '../test/support/tcmu-kernel.ts';
+import { TcmuKernel } from './support/tcmu-kernel.ts';
 import { randomOf } from './support/boot-reads.ts';
 import { MemoryBlob } from './support/memory-blob.ts';
 import { MemorySink } from './support/memory-sink.ts';

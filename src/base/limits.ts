@@ -460,10 +460,12 @@ export const scsiLimits = {
   compareAndWriteBlocksMax: 255,
   /** Extents of one GET LBA STATUS. */
   statusDescriptorsMax: 1024,
-  /** What GET LBA STATUS looks at: 1 GiB. */
-  statusBytesMax: 2 ** 30,
-  /** Data that is copied or made up at a time, in bytes. */
-  chunkBytes: 1024 * 1024,
+  /** What GET LBA STATUS looks at, in bytes. */
+  statusBytesMax: 64 * 1024 * 1024,
+  /** What VERIFY reads at a time, in bytes. */
+  verifyStepBytes: 128 * 1024,
+  /** What WRITE SAME writes at a time, in bytes. */
+  writeSameStepBytes: 1024 * 1024,
 } as const;
 
 /** Of one TCMU device's command ring. */

@@ -12,7 +12,7 @@ import {
   type KernelCommand,
   type KernelRequest,
   type TcmuKernelOptions,
-} from '../support/tcmu-kernel.ts';
+} from '../../bench/support/tcmu-kernel.ts';
 import { MemoryDevice, patternedBytes, type MemoryDeviceOptions } from './nbd-fixture.ts';
 
 // Goal: whatever the kernel puts into the ring is answered once and correctly, however entries lie,

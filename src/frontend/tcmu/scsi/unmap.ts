@@ -104,7 +104,7 @@ async function writePattern(
   bytes: number,
   block: Uint8Array,
 ): Promise<void> {
-  const pattern = new Uint8Array(Math.min(bytes, scsiLimits.chunkBytes));
+  const pattern = new Uint8Array(Math.min(bytes, scsiLimits.writeSameStepBytes));
   for (let at = 0; at < pattern.length; at += BLOCK_BYTES) pattern.set(block, at);
   for (let at = 0; at < bytes; at += pattern.length) {
     await writer.write(offset + at, pattern.subarray(0, bytes - at), false);

@@ -36,8 +36,8 @@ async function verifyBlocks(
 ): Promise<void> {
   const start = lbaOf(command) * BLOCK_BYTES;
   const bytes = blocksOf(command) * BLOCK_BYTES;
-  for (let at = 0; at < bytes; at += scsiLimits.chunkBytes) {
-    const count = Math.min(scsiLimits.chunkBytes, bytes - at) / BLOCK_BYTES;
+  for (let at = 0; at < bytes; at += scsiLimits.verifyStepBytes) {
+    const count = Math.min(scsiLimits.verifyStepBytes, bytes - at) / BLOCK_BYTES;
     const found = await readBlocks(unit.device, command, start + at, count);
     if (compares) compareOrFail(command.dataOut.copy(found.length, at), found, at);
   }
