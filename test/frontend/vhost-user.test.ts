@@ -6,7 +6,7 @@ import { blockStatus, blockType, request } from '../../src/frontend/vhost-user/p
 import { startVhostUser } from '../../src/frontend/vhost-user/server.ts';
 import { scratchOf } from '../support/scratch.ts';
 import { PLAIN, rangesOf, VhostDisk, type Shape } from '../support/vhost-disk.ts';
-import { VhostDriver, type DriverOptions } from '../support/vhost-driver.ts';
+import { VhostDriver, type DriverOptions } from '../../bench/support/vhost-driver.ts';
 import {
   applyToOracle,
   assertSameDisk,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { BLOCK_HEADER_BYTES, blockType } from '../../src/frontend/vhost-user/protocol.ts';
-import type { DriverQueue, Piece, VhostDriver } from './vhost-driver.ts';
+import type { DriverQueue, Piece, VhostDriver } from '../../bench/support/vhost-driver.ts';
 
 const SECTOR = 512;
 

@@ -1,4 +1,5 @@
-import { SECTOR_BYTES, vhostUserLimits } from '../../base/limits.ts';
+import { SECTOR_BYTES } from '../../base/limits.ts';
+import { vhostUserLimits } from './limits.ts';
 import type { BlockDevice } from '../../device/block-device.ts';
 import { feature } from './protocol.ts';
 

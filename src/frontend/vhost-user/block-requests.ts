@@ -1,5 +1,6 @@
 import { codeOf, messageOf } from '../../base/errors.ts';
-import { SECTOR_BYTES, vhostUserLimits } from '../../base/limits.ts';
+import { SECTOR_BYTES } from '../../base/limits.ts';
+import { vhostUserLimits } from './limits.ts';
 import type { Logger } from '../../base/log.ts';
 import type { DeviceWriter } from '../../device/block-device.ts';
 import type { ServedDevice } from './block-config.ts';

@@ -1,4 +1,4 @@
-import { vhostUserLimits } from '../../base/limits.ts';
+import { vhostUserLimits } from './limits.ts';
 import type { GuestMemory, GuestRegion } from './guest-memory.ts';
 import { Segments } from './segments.ts';
 import { ringError } from './vhost-error.ts';

@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs';
 import { messageOf } from '../../base/errors.ts';
-import { vhostUserLimits } from '../../base/limits.ts';
+import { vhostUserLimits } from './limits.ts';
 import type { Logger } from '../../base/log.ts';
 import { PassingMessage } from '../../../native/unix-socket.ts';
 import { encodeReply, encodeU64, parseHeader, type Message } from './message.ts';

@@ -1,5 +1,5 @@
 import { fstatSync } from 'node:fs';
-import { vhostUserLimits } from '../../base/limits.ts';
+import { vhostUserLimits } from './limits.ts';
 import { mapShared, type MemoryMap } from '../../../native/memory-map.ts';
 import { protocolError } from './vhost-error.ts';
 

@@ -1,4 +1,4 @@
-import { vhostUserLimits } from '../../base/limits.ts';
+import { vhostUserLimits } from './limits.ts';
 import type { RegionLayout } from './guest-memory.ts';
 import type { InflightLayout } from './inflight.ts';
 import { HEADER_BYTES, messageFlag, VERSION, VERSION_MASK } from './protocol.ts';

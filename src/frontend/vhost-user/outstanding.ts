@@ -1,4 +1,4 @@
-import { vhostUserLimits } from '../../base/limits.ts';
+import { vhostUserLimits } from './limits.ts';
 import type { Turns, TurnTaker } from './turns.ts';
 
 /** Data that a device's unanswered requests hold; queues take no more while it is too much. */

@@ -3,7 +3,7 @@ import { closeSync, rmSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { messageOf } from '../../base/errors.ts';
 import { systemClock, type Clock } from '../../base/clock.ts';
-import { vhostUserLimits } from '../../base/limits.ts';
+import { vhostUserLimits } from './limits.ts';
 import { silentLogger, type Logger } from '../../base/log.ts';
 import { prepareSocketPath, withPrivateMode } from '../../base/unix-socket.ts';
 import { acceptUnix, listenUnix } from '../../../native/unix-socket.ts';

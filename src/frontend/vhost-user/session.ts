@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { vhostUserLimits } from '../../base/limits.ts';
+import { vhostUserLimits } from './limits.ts';
 import type { Logger } from '../../base/log.ts';
 import { configOf, featuresOf, WRITEBACK_AT, type ServedDevice } from './block-config.ts';
 import { BlockRequests } from './block-requests.ts';

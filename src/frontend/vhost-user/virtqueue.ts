@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { closeSync } from 'node:fs';
 import { messageOf } from '../../base/errors.ts';
-import { vhostUserLimits } from '../../base/limits.ts';
+import { vhostUserLimits } from './limits.ts';
 import type { Logger } from '../../base/log.ts';
 import { watchReadable, type FdWatch } from '../../../native/fd-watch.ts';
 import { clearEvent, makeNonBlocking, raiseEvent } from '../../../native/shared-fd.ts';

@@ -234,7 +234,8 @@ export class DriverQueue {
   readonly #taken = new Map<number, number[]>();
   #availableIndex = 0;
   #usedIndex = 0;
-  #watched = new AbortController();
+  readonly #watched = new AbortController();
+  #listening: Promise<void> | null = null;
 
   constructor(driver: VhostDriver, index: number, former?: DriverQueue) {
     this.#driver = driver;
@@ -270,7 +271,7 @@ export class DriverQueue {
     await this.#driver.tell(request.setVringError, u64(index), { fds: [this.errorFd] });
     await this.#driver.tell(request.setVringKick, u64(index), { fds: [this.kickFd] });
     await this.#driver.tell(request.setVringEnable, pair(index, 1));
-    void this.#listen(this.#watched.signal);
+    this.#listening ??= this.#listen(this.#watched.signal);
   }
 
   addressPayload(): Buffer {
