@@ -95,6 +95,7 @@ function measure(
     ringAreaBytes: RING_AREA_BYTES,
     dataBytes: DATA_BYTES,
   });
+  const expected = new Uint8Array(test.bytes);
   let failed = 0;
   let completed = 0;
   kernel.onComplete = ({ status }) => {
@@ -120,6 +121,17 @@ function measure(
   const next = randomOf(1);
   const positions = Math.floor(device.virtualSizeBytes / test.bytes);
   const cdb = new Uint8Array(16);
+  const checkOne = (): void => {
+    const offset = Math.floor(next() * positions) * test.bytes;
+    const command = kernel.submit({
+      cdb: readCdb(cdb, offset, test.bytes),
+      dataInBytes: test.bytes,
+    });
+    ring.onKick();
+    if (command === null || !device.readCached(offset, expected)) throw new Error('a read missed');
+    if (Buffer.compare(expected, kernel.dataIn(command)) !== 0)
+      throw new Error('the data is wrong');
+  };
   const roundMs = (Number(values.seconds) * 1000) / ROUNDS;
   const rates = Array.from({ length: ROUNDS }, () => {
     const before = completed;
@@ -133,6 +145,7 @@ function measure(
     }
     return ((completed - before) * 1000) / (performance.now() - startedMs);
   });
+  checkOne();
   if (failed > 0) throw new Error(`${failed} commands failed`);
   const perKick = completed / kernel.kicks;
   memory.unmap();

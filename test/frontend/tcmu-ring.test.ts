@@ -343,6 +343,21 @@ test('a ring that cannot be right ends the device once, with an error', async ()
   }
 });
 
+test('a ring that the kernel resets is not touched any more', async () => {
+  const { kernel, ring, errors } = setUp({ missEvery: 2, delayMsMax: 1 });
+  kernel.submit(read(8, 8));
+  ring.onKick();
+  kernel.submit(read(0, 8));
+  ring.onKick();
+  assert.equal(ring.inFlight, 1);
+  kernel.view.setUint32(mailboxField.head, 0, true);
+  kernel.view.setUint32(mailboxField.tail, 0, true);
+  await ring.drain();
+  assert.equal(errors.length, 1);
+  assert.equal(kernel.view.getUint32(mailboxField.tail, true), 0);
+  assert.equal(kernel.kicks, 1);
+});
+
 test('a kernel that cannot be told ends the device', async () => {
   const kick = (): void => {
     throw new Error('EIO: the device is gone');

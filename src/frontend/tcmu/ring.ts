@@ -37,6 +37,7 @@ export interface RingCounts {
 export class TcmuRing {
   readonly counts: RingCounts = { commands: 0, immediate: 0, kicks: 0, refused: 0 };
   readonly #options: RingOptions;
+  readonly #device: string;
   readonly #mailbox: Mailbox;
   readonly #views: ViewCache;
   readonly #entries = new EntryQueue(ringLimits.entriesMax);
@@ -59,14 +60,14 @@ export class TcmuRing {
   /** ERR_TCMU_RING when the memory is no ring. Commands that wait in it are taken by `onKick`. */
   constructor(options: RingOptions) {
     this.#options = options;
-    const device = options.target.deviceId;
-    this.#mailbox = new Mailbox(options.memory, device);
+    this.#device = options.target.deviceId;
+    this.#mailbox = new Mailbox(options.memory, this.#device);
     this.#views = new ViewCache(options.memory);
     this.#commandsMax = options.commandsMax ?? ringLimits.commandsMax;
     assert(this.#commandsMax > 0 && this.#commandsMax <= ringLimits.commandsMax);
     const tail = this.#mailbox.loadTail();
     if (tail >= this.#mailbox.ringBytes || tail % ENTRY_ALIGNMENT !== 0) {
-      throw ringError(device, `a tail inside ${this.#mailbox.ringBytes} bytes`, String(tail));
+      throw ringError(this.#device, `a tail inside ${this.#mailbox.ringBytes} bytes`, String(tail));
     }
     this.#tail = tail;
     this.#toldTail = tail;
@@ -111,6 +112,7 @@ export class TcmuRing {
 
   /** Reads entries until there are no more, or it is others' turn. */
   #takeTurn(): void {
+    this.#checkTail();
     let commands = 0;
     let bytes = 0;
     for (;;) {
@@ -128,11 +130,18 @@ export class TcmuRing {
     }
   }
 
+  /** The tail is ours; that of a ring which the kernel has reset is not where we left it. */
+  #checkTail(): void {
+    const tail = this.#mailbox.loadTail();
+    if (tail === this.#toldTail) return;
+    throw ringError(this.#device, `a tail at ${this.#toldTail}`, `one at ${tail}`);
+  }
+
   #loadHead(): number {
     const head = this.#mailbox.loadHead();
     if (head >= this.#mailbox.ringBytes || head % ENTRY_ALIGNMENT !== 0) {
       const expected = `a head inside ${this.#mailbox.ringBytes} bytes`;
-      throw ringError(this.#options.target.deviceId, expected, String(head));
+      throw ringError(this.#device, expected, String(head));
     }
     return head;
   }
@@ -149,7 +158,7 @@ export class TcmuRing {
     const lengthMin = op === entryOp.command ? COMMAND_BYTES_MIN : ENTRY_ALIGNMENT;
     if (length < lengthMin || length > available) {
       const expected = `an entry of ${lengthMin} to ${available} bytes at ${start}`;
-      throw ringError(this.#options.target.deviceId, expected, `${length} bytes`);
+      throw ringError(this.#device, expected, `${length} bytes`);
     }
     this.#fetched = (start + length) % ringBytes;
     this.#entries.push(start, start + length, op === entryOp.command);
@@ -207,9 +216,9 @@ export class TcmuRing {
     if (this.#isBroken) return this.#release(command);
     if (this.#mailbox.outOfOrder) return this.#respond(command);
     command.isDone = true;
-    while (this.#inOrder.at(0)?.isDone === true) {
-      const first = this.#inOrder.shift();
-      if (first !== undefined) this.#respond(first);
+    while (this.#inOrder.length > 0 && this.#inOrder[0].isDone) {
+      const [first] = this.#inOrder.splice(0, 1);
+      this.#respond(first);
     }
     return undefined;
   }
@@ -242,6 +251,7 @@ export class TcmuRing {
   /** Tells the kernel of all answers since it was last told. */
   #answer(): void {
     if (this.#tail === this.#toldTail) return;
+    this.#checkTail();
     this.#mailbox.storeTail(this.#tail);
     this.#toldTail = this.#tail;
     this.counts.kicks += 1;
@@ -269,12 +279,12 @@ export class TcmuRing {
   #manage(at: number, end: number): void {
     const { bytes, view } = this.#mailbox;
     if (end - at < taskField.commandIds) {
-      throw ringError(this.#options.target.deviceId, 'a whole notification', `${end - at} bytes`);
+      throw ringError(this.#device, 'a whole notification', `${end - at} bytes`);
     }
     const type = bytes[at + taskField.type];
     const count = view.getUint32(at + taskField.count, true);
     if (count > (end - at - taskField.commandIds) / 2) {
-      throw ringError(this.#options.target.deviceId, `${end - at} bytes of ids`, `${count} ids`);
+      throw ringError(this.#device, `${end - at} bytes of ids`, `${count} ids`);
     }
     const named = new Set<number>();
     for (let i = 0; i < count; i += 1) {
@@ -293,11 +303,8 @@ export class TcmuRing {
     const error =
       cause instanceof ReplaybdError
         ? cause
-        : ringError(this.#options.target.deviceId, 'a ring that can be answered', String(cause));
-    this.#options.log.error(
-      { device: this.#options.target.deviceId, code: error.code },
-      error.message,
-    );
+        : ringError(this.#device, 'a ring that can be answered', String(cause));
+    this.#options.log.error({ device: this.#device, code: error.code }, error.message);
     for (const command of this.#inOrder) {
       if (command.isDone) this.#release(command);
     }
