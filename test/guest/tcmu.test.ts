@@ -47,3 +47,11 @@ test(
 test('a killed process is replaced without an I/O error', { skip: needsGuest('fio') }, async () => {
   await runGuestJob({ name: 'tcmu-crash', modules: MODULES, args: [image.config] });
 });
+
+test("a snapshotter's devices are served by the daemon", { skip: needsGuest() }, async () => {
+  await runGuestJob({
+    name: 'tcmu-snapshotter',
+    modules: MODULES,
+    args: [image.config, image.sha256, ...rootfs],
+  });
+});

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { readdirSync, statSync } from 'node:fs';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Attached } from '../support/attached.ts';
 import { serveRegistry } from '../support/cli.ts';
 import { output } from '../support/programs.ts';
@@ -42,7 +44,7 @@ test(
     const socket = scratch.path('vhost');
     const attached = await Attached.start(scratch, [
       ...[image.reference, ...common, '--trace-dir', scratch.path('traces')],
-      ...['--frontend', 'vhost-user', '--vhost-socket', socket],
+      ...['--frontend', 'vhost-user', '--guest-socket', socket],
     ]);
     assert.equal(attached.ready.path, socket);
     await runGuestJob({
@@ -74,3 +76,43 @@ test(
     assert.equal(digests.split(' ')[0], expected.split(' ')[0]);
   },
 );
+
+test('a back end that is killed comes back without an error', { skip: needsGuest() }, async (t) => {
+  const scratch = scratchOf(t);
+  const socket = scratch.path('vhost');
+  const upper = scratch.path('upper');
+  const args = [
+    ...[image.reference, '--mode', 'off', '--cache', scratch.path('cache'), '--upper', upper],
+    ...['--frontend', 'vhost-user', '--guest-socket', socket],
+  ];
+  let attached = await Attached.start(scratch, args);
+  const emptyBytes = folderBytes(upper);
+  const job = runGuestJob({
+    name: 'vhost-user-restarts',
+    modules: ['virtio_blk'],
+    memoryMiB: MEMORY_MIB,
+    args: ['12'],
+    qemu: diskFlags(socket),
+  });
+  let isOver = false;
+  void job.then(
+    () => (isOver = true),
+    () => (isOver = true),
+  );
+  let kills = 0;
+  while (!isOver) {
+    // Not before the guest has begun to write.
+    if (folderBytes(upper) > emptyBytes) {
+      await attached.crash();
+      attached = await Attached.start(scratch, args);
+      kills += 1;
+    }
+    await sleep(2500);
+  }
+  console.log(await job);
+  assert.ok(kills >= 2, `killed ${kills} times`);
+});
+
+function folderBytes(folder: string): number {
+  return readdirSync(folder).reduce((sum, name) => sum + statSync(`${folder}/${name}`).size, 0);
+}

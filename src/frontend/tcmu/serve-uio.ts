@@ -7,6 +7,7 @@ import { UioMapping } from './kernel/uio.ts';
 import { TcmuRing } from './ring.ts';
 import { naaOfSerial, type TargetIdentity } from './scsi/identity.ts';
 import { ScsiTarget } from './scsi/target.ts';
+import { WriteThroughDevice } from './write-through.ts';
 
 /** As libtcmu names its devices: a host that changes its runtime keeps what it knows of its disks. */
 const VENDOR = 'LIO-ORG';
@@ -40,7 +41,7 @@ export class UioServer {
       if (error !== null) log.error({ uio: minor, device: device.id }, messageOf(error));
       onEnded?.(error);
     };
-    const target = new ScsiTarget(device, identityOf(backstore));
+    const target = new ScsiTarget(new WriteThroughDevice(device), identityOf(backstore));
     const { memory, kick } = mapping;
     this.#ring = new TcmuRing({ memory, target, kick, onBroken: end, log });
     mapping.watch(

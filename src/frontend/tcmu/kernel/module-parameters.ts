@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync, writeSync } from 'node:fs';
 import { codeOf, ReplaybdError } from '../../../base/errors.ts';
 
 const FOLDER = '/sys/module/target_core_user/parameters';
@@ -15,7 +15,13 @@ export function resetNetlink(): void {
 
 function write(parameter: string, text: string): void {
   try {
-    writeFileSync(`${FOLDER}/${parameter}`, text, { flag: 'r+' });
+    // One of them can only be written, which holds for root too.
+    const fd = openSync(`${FOLDER}/${parameter}`, constants.O_WRONLY);
+    try {
+      writeSync(fd, text);
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
     throw new ReplaybdError(
       'ERR_TCMU_MODULE',

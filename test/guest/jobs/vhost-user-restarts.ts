@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { closeSync, constants, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { output } from '../../support/programs.ts';
+import { step } from './support.ts';
+
+// Argument: seconds. Writes and reads a disk past the guest's page cache, on and on, while its back end on the
+// host is killed and started again. Every byte has to be the last one written, and no request may fail.
+
+const MS = Number(process.argv[2]) * 1000;
+const CHUNK_BYTES = 1024 * 1024;
+const WRITTEN_AT = 40 * CHUNK_BYTES;
+const READ_CHUNKS = 16;
+
+const disk = openSync('/dev/vda', constants.O_RDWR | constants.O_DIRECT);
+// Aligned to its size's pages: direct I/O takes no other.
+const chunk = Buffer.from(new ArrayBuffer(CHUNK_BYTES + 4096)).subarray(0, CHUNK_BYTES);
+
+function readDigest(): string {
+  const hash = createHash('sha256');
+  for (let i = 0; i < READ_CHUNKS; i += 1) {
+    assert.equal(readSync(disk, chunk, 0, CHUNK_BYTES, i * CHUNK_BYTES), CHUNK_BYTES);
+    hash.update(chunk);
+  }
+  return hash.digest('hex');
+}
+
+try {
+  const startedMs = performance.now();
+  const first = readDigest();
+  let rounds = 0;
+  for (; performance.now() - startedMs < MS; rounds += 1) {
+    const at = WRITTEN_AT + (rounds % 4) * CHUNK_BYTES;
+    assert.equal(writeSync(disk, chunk.fill(`round ${rounds} `), 0, CHUNK_BYTES, at), CHUNK_BYTES);
+    fsyncSync(disk);
+    assert.equal(readSync(disk, chunk.fill(0), 0, CHUNK_BYTES, at), CHUNK_BYTES);
+    assert.ok(chunk.equals(Buffer.alloc(CHUNK_BYTES, `round ${rounds} `)), `round ${rounds}`);
+    assert.equal(readDigest(), first, `round ${rounds}`);
+  }
+  step(`${rounds} rounds`);
+  assert.doesNotMatch(await output('dmesg'), /I\/O error|virtio.*(fail|broken)/);
+} finally {
+  closeSync(disk);
+}
