@@ -1,6 +1,9 @@
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { messageOf } from '../base/errors.ts';
 import { startDaemon, type Daemon } from '../daemon/daemon.ts';
+import { Service } from '../daemon/service.ts';
+import type { ServiceConfig } from '../daemon/service-config.ts';
 import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 import { serviceConfigOf } from './registry-options.ts';
 import { addRuntimeOptions, openRuntime, type RuntimeFlags } from './runtime-options.ts';
@@ -21,28 +24,50 @@ export function register(program: Command): void {
         'the daemon before had are attached again',
     )
     .option('--socket <path>', 'control socket (default: daemon.socket in the runtime directory)')
-    .option('--state <dir>', 'where devices are described (default: in the runtime directory)')
+    .option('--state <dir>', 'where devices are described (default: beside the socket)')
     .option('--json', 'print JSON: one line when the daemon answers');
   addRuntimeOptions(command).action(daemon);
 }
 
-async function daemon(flags: DaemonFlags): Promise<void> {
-  const service = await serviceConfigOf(flags);
-  const runtime = await openRuntime(flags);
+async function daemon(flags: DaemonFlags, command: Command): Promise<void> {
+  const config = await serviceConfigOf(flags);
+  const isLevelGiven = command.getOptionValueSource('logLevel') === 'cli';
+  const service = new Service({ config, ...(isLevelGiven ? { logLevel: flags.logLevel } : {}) });
+  try {
+    await serve(flags, service, config);
+  } catch (error) {
+    service.log.fatal({ err: error }, `the daemon ends: ${messageOf(error)}`);
+    throw error;
+  } finally {
+    await service.close();
+  }
+}
+
+async function serve(
+  flags: DaemonFlags,
+  service: Service,
+  config: ServiceConfig | null,
+): Promise<void> {
+  const { log, notifier } = service;
+  const runtime = await openRuntime(flags, log);
+  await service.watch(runtime);
   await interruptible(async (signal) => {
     const failed = new AbortController();
     const running = await startDaemon({
-      ...{ runtime, service, log: runtime.log, directory: defaultRuntimeDirectory() },
-      ...(flags.socket === undefined ? {} : { socketPath: flags.socket }),
-      ...(flags.state === undefined ? {} : { stateFolder: flags.state }),
+      ...{ runtime, service: config, log, directory: defaultRuntimeDirectory() },
+      ...(flags.socket === undefined ? {} : { socketPath: resolve(flags.socket) }),
+      ...(flags.state === undefined ? {} : { stateFolder: resolve(flags.state) }),
+      audit: (scope, values) => service.audit(scope, values),
       onFatal: (error) => {
-        runtime.log.fatal({ err: error }, `the daemon ends: ${messageOf(error)}`);
+        log.fatal({ err: error }, `the daemon ends: ${messageOf(error)}`);
         process.exitCode = 1;
         failed.abort();
       },
     });
     announce(running, flags);
+    notifier.ready(`serving on ${running.socketPath}`);
     await untilAborted(AbortSignal.any([signal, failed.signal]));
+    notifier.stopping();
     // A second signal ends the process at once.
     await running.close();
   });

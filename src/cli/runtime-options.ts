@@ -1,5 +1,5 @@
 import { Option, type Command } from 'commander';
-import { createLogger } from '../base/log.ts';
+import { createLogger, type Logger } from '../base/log.ts';
 import { defaultCacheFolder, Runtime } from '../daemon/runtime.ts';
 import type { AttachMode } from '../daemon/attachment.ts';
 import { DEFAULT_SERVICE_CONFIG_PATH, type ServiceConfig } from '../daemon/service-config.ts';
@@ -56,11 +56,14 @@ export function workloadOf(flags: TraceFlags): TraceWorkload {
   return describeWorkload(flags.workload ?? [], []);
 }
 
-/** A runtime as the flags, and overlaybd's own configuration file, ask for it. */
-export async function openRuntime(flags: RuntimeFlags): Promise<Runtime> {
+/**
+ * A runtime as the flags, and overlaybd's own configuration file, ask for it. `serviceLog` is that of a
+ * service, which tells of the configuration itself.
+ */
+export async function openRuntime(flags: RuntimeFlags, serviceLog?: Logger): Promise<Runtime> {
   const service = await serviceConfigOf(flags);
-  const log = createLogger({ level: flags.logLevel });
-  if (service !== null && service.ignored.length > 0) {
+  const log = serviceLog ?? createLogger({ level: flags.logLevel });
+  if (serviceLog === undefined && service !== null && service.ignored.length > 0) {
     const config = flags.config ?? DEFAULT_SERVICE_CONFIG_PATH;
     log.info({ config, keys: service.ignored }, 'keys without an effect here are ignored');
   }

@@ -12,6 +12,9 @@ export interface AuditLogOptions {
 /** What a line says beside its scope, in this order. */
 export type AuditValues = Readonly<Record<string, string | number>>;
 
+/** Takes a line's parts: `scope` names what was done, latencies are microseconds. */
+export type AuditSink = (scope: string, values: AuditValues) => void;
+
 /** Characters that would end a value, or the line. */
 const UNSAFE = /[\u0000-\u001f\u007f[\]]/g;
 

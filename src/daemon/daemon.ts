@@ -5,6 +5,7 @@ import type { Logger } from '../base/log.ts';
 import { removeDeadSockets } from '../base/unix-socket.ts';
 import { recoverStale } from '../frontend/fuse/stale.ts';
 import { NBD_SOCKET_SUFFIX } from '../frontend/nbd/prepare.ts';
+import type { AuditSink } from './audit-log.ts';
 import { startControl, type Control } from './control.ts';
 import { DAEMON_PARTS, type DaemonContext, type DaemonPart } from './daemon-parts.ts';
 import { DeviceStore } from './device-store.ts';
@@ -14,9 +15,10 @@ import { containFaults } from './faults.ts';
 import type { Runtime } from './runtime.ts';
 import type { ServiceConfig } from './service-config.ts';
 
-/** The daemon's control socket, and the folder of its state, in the runtime directory. */
+/** The daemon's control socket in the runtime directory. */
 export const DAEMON_SOCKET = 'daemon.socket';
-const STATE_FOLDER = 'devices';
+/** The folder of the devices beside it: whoever has the socket has the devices. */
+const STATE_SUFFIX = '.devices';
 
 export interface DaemonOptions {
   /** Open; the daemon closes it. */
@@ -24,11 +26,13 @@ export interface DaemonOptions {
   /** The runtime directory. */
   readonly directory: string;
   readonly socketPath?: string;
-  /** Where devices are described. */
+  /** Where devices are described; beside the socket by default. */
   readonly stateFolder?: string;
   /** overlaybd's configuration; null without one. */
   readonly service: ServiceConfig | null;
   readonly log: Logger;
+  /** Told what is done with devices. */
+  readonly audit?: AuditSink;
   /** Told of an error that belongs to no device: the process should end, and be started again. */
   readonly onFatal: (error: unknown) => void;
 }
@@ -49,19 +53,26 @@ export interface Daemon {
  * daemon, ERR_SOCKET_PATH, ERR_STATE_FOLDER, ERR_RUNTIME_DIRECTORY, and those of its parts.
  */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
-  const { runtime, directory, service, log, onFatal } = options;
+  const { runtime, directory, service, log, audit, onFatal } = options;
   const undo: (() => unknown)[] = [() => runtime.close()];
   const close = async (): Promise<void> => {
     for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
   };
   try {
     await makeRuntimeDirectory(directory);
-    const store = await DeviceStore.open(options.stateFolder ?? join(directory, STATE_FOLDER), log);
-    const devices = new Devices({ runtime, directory, store });
+    const { socketPath = join(directory, DAEMON_SOCKET) } = options;
+    const { stateFolder = `${socketPath}${STATE_SUFFIX}` } = options;
+    const store = await DeviceStore.open(stateFolder, log);
+    const devices = new Devices({
+      runtime,
+      directory,
+      store,
+      ...(audit === undefined ? {} : { audit }),
+    });
     undo.push(containFaults(log, onFatal));
     // Before anything is touched: whoever has the socket has the devices.
     const control: Control = await startControl({
-      socketPath: options.socketPath ?? join(directory, DAEMON_SOCKET),
+      socketPath,
       handlers: deviceHandlers(devices),
       log,
     });

@@ -1,9 +1,10 @@
 import { isDeepStrictEqual } from 'node:util';
 import PQueue from 'p-queue';
-import { messageOf, ReplaybdError } from '../base/errors.ts';
+import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { daemonLimits } from '../base/limits.ts';
 import type { AttachParameters } from './attach-parameters.ts';
 import type { AttachmentReport } from './attachment.ts';
+import type { AuditSink, AuditValues } from './audit-log.ts';
 import type { DeviceStore } from './device-store.ts';
 import type { Runtime } from './runtime.ts';
 import { ServedDevice, type ServeOptions } from './served-device.ts';
@@ -14,6 +15,7 @@ export interface DevicesOptions {
   readonly directory: string;
   /** Where devices are described, to be attached again by the next process; null: nowhere. */
   readonly store?: DeviceStore | null;
+  readonly audit?: AuditSink;
 }
 
 export interface AttachOptions extends ServeOptions {
@@ -29,13 +31,15 @@ export class Devices {
   readonly runtime: Runtime;
   readonly #directory: string;
   readonly #store: DeviceStore | null;
+  readonly #audit: AuditSink;
   readonly #devices = new Map<string, ServedDevice>();
   #isClosed = false;
 
-  constructor({ runtime, directory, store = null }: DevicesOptions) {
+  constructor({ runtime, directory, store = null, audit = () => undefined }: DevicesOptions) {
     this.runtime = runtime;
     this.#directory = directory;
     this.#store = store;
+    this.#audit = audit;
   }
 
   list(): ServedDevice[] {
@@ -67,6 +71,10 @@ export class Devices {
    * Attachment.open and of the front end.
    */
   async attach(parameters: AttachParameters, options: AttachOptions = {}): Promise<ServedDevice> {
+    return await this.#audited('attach', parameters.id, () => this.#attach(parameters, options));
+  }
+
+  async #attach(parameters: AttachParameters, options: AttachOptions): Promise<ServedDevice> {
     const device = await this.#begin(parameters, options);
     try {
       await device.ready;
@@ -83,8 +91,10 @@ export class Devices {
    */
   async adopt(parameters: AttachParameters, options: AttachOptions = {}): Promise<void> {
     try {
-      const device = await this.#begin(parameters, { isStored: false, ...options });
-      await device.ready;
+      await this.#audited('adopt', parameters.id, async () => {
+        const device = await this.#begin(parameters, { isStored: false, ...options });
+        await device.ready;
+      });
     } catch (error) {
       const { id } = parameters;
       this.runtime.log.error(
@@ -97,8 +107,10 @@ export class Devices {
   /** Detaches a device; resolves when it is gone. Throws ERR_DEVICE_UNKNOWN, or what closing threw. */
   async detach(id: string): Promise<AttachmentReport | null> {
     const device = this.get(id);
-    await this.#store?.remove(id);
-    return await this.#forget(device);
+    return await this.#audited('detach', id, async () => {
+      await this.#store?.remove(id);
+      return await this.#forget(device);
+    });
   }
 
   /**
@@ -158,6 +170,24 @@ export class Devices {
       // What a former process, or an attempt before, left of it is void too.
       await this.#store?.remove(device.id);
       await this.#forget(device).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Leaves a line in the audit log, of success or failure. */
+  async #audited<T>(scope: string, id: string, work: () => Promise<T>): Promise<T> {
+    const { clock } = this.runtime;
+    const startMs = clock.nowMs();
+    const tell = (outcome: AuditValues): void => {
+      const latency = Math.round((clock.nowMs() - startMs) * 1000);
+      this.#audit(scope, { pathname: id, latency, ...outcome });
+    };
+    try {
+      const result = await work();
+      tell({});
+      return result;
+    } catch (error) {
+      tell({ error: codeOf(error) || 'unknown' });
       throw error;
     }
   }

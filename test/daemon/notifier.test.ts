@@ -1,46 +1,18 @@
 import assert from 'node:assert/strict';
-import { closeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test, type TestContext } from 'node:test';
-import { libc } from '../../native/libc.ts';
 import { createNotifier } from '../../src/daemon/notifier.ts';
+import { DatagramReceiver } from '../support/datagram-receiver.ts';
 import { scratchOf } from '../support/scratch.ts';
 
 // Goal: the service manager hears what sd_notify(3) specifies, over paths and abstract names; a
 // manager that is away, slow or absent does no harm.
 // Method: a real datagram socket of the kernel at the other end.
 
-const socket = libc.func('int socket(int family, int type, int protocol)');
-const bind = libc.func('int bind(int fd, const void *address, uint32_t length)');
-const recv = libc.func('intptr_t recv(int fd, void *bytes, size_t length, int flags)');
-
-/** A bound, non-blocking datagram socket; `take` gives what has arrived. */
-function receiver(t: TestContext, name: string): { take(): string[]; close(): void } {
-  const fd = Number(socket(1, 2 | 0x800, 0));
-  assert.ok(fd >= 0);
-  const address = Buffer.concat([Buffer.from([1, 0]), Buffer.from(name.replace(/^@/, '\0'))]);
-  assert.equal(bind(fd, address, address.length), 0);
-  let isOpen = true;
-  const close = () => {
-    if (isOpen) closeSync(fd);
-    isOpen = false;
-  };
-  t.after(close);
-  const buffer = Buffer.alloc(4096);
-  return {
-    take() {
-      const messages: string[] = [];
-      for (
-        let n = Number(recv(fd, buffer, 4096, 0));
-        n >= 0;
-        n = Number(recv(fd, buffer, 4096, 0))
-      ) {
-        messages.push(buffer.toString('utf8', 0, n));
-      }
-      return messages;
-    },
-    close,
-  };
+function receiver(t: TestContext, name: string): DatagramReceiver {
+  const manager = new DatagramReceiver(name);
+  t.after(() => manager.close());
+  return manager;
 }
 
 for (const kind of ['path', 'abstract'] as const) {

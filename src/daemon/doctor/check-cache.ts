@@ -35,9 +35,9 @@ export function checkSpace(system: SystemView, folder: string, quotaBytes: numbe
   if (free === null) return warning(name, 'unknown', 'it may be full', `df ${folder}`);
   const found = `${inGiB(free)} free, ${inGiB(quotaBytes)} may be used`;
   if (free >= quotaBytes) return ok(name, found);
-  // What is in the cache already counts as used, so less than the quota may be plenty.
   const fix = 'free some, lower the quota (--quota, replaybd.quotaGB), or choose another folder';
-  if (free >= GIB) return warning(name, found, 'the disk may fill before the quota does', fix);
+  const meaning = 'unless the cache already holds the rest, the disk fills before the quota does';
+  if (free >= GIB) return warning(name, found, meaning, fix);
   return problem(name, found, 'what does not fit is kept in memory, or fetched again', fix);
 }
 

@@ -46,7 +46,7 @@ export interface SystemView {
   mode(path: string): number | null;
   /** Null when the library can be loaded, else why not. */
   loadLibrary(name: string): string | null;
-  /** The codecs of the compiled kernels; null when those are not there. */
+  /** The codecs of the compiled kernels; null when those are not there, or not wanted. */
   nativeCodecs(): ReadonlySet<string> | null;
   findProgram(name: string): string | null;
   /** Bytes that this user may still write; null when nobody knows. */
@@ -100,7 +100,10 @@ export const systemView: SystemView = {
     }
   },
 
-  nativeCodecs: () => loadNativeKernels()?.codecs ?? null,
+  nativeCodecs() {
+    if (process.env.REPLAYBD_NATIVE === '0') return null;
+    return loadNativeKernels()?.codecs ?? null;
+  },
 
   findProgram(name) {
     const folders = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`.split(':');
@@ -135,7 +138,7 @@ export const systemView: SystemView = {
 
   processNames() {
     const names = new Set<string>();
-    const ids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+    const ids = entriesOf('/proc').filter((name) => /^\d+$/.test(name));
     for (const id of ids.slice(0, doctorLimits.processesMax)) {
       const name = this.readText(`/proc/${id}/comm`);
       if (name !== null) names.add(name.trim());
@@ -143,6 +146,14 @@ export const systemView: SystemView = {
     return names;
   },
 };
+
+function entriesOf(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    return [];
+  }
+}
 
 /** At most so much: files of /proc do not say how long they are. */
 function readBounded(path: string): Buffer {

@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { test } from 'node:test';
+import { request } from 'undici';
+import { controlRequest } from '../../src/daemon/control-client.ts';
+import { CliProcess } from '../support/cli.ts';
+import { DatagramReceiver } from '../support/datagram-receiver.ts';
+import { scratchOf } from '../support/scratch.ts';
+
+// Goal: the daemon is the service that its systemd unit and overlaybd.json describe: it tells when it
+// is ready, lives and stops, logs and exports where it should, and survives SIGHUP.
+// Method: the command with a notify socket and a configuration of its own.
+
+const textOf = (path: string) => (existsSync(path) ? readFileSync(path, 'utf8') : '');
+
+test('the daemon tells its service manager, and follows overlaybd.json', async (t) => {
+  const scratch = scratchOf(t);
+  const manager = new DatagramReceiver(scratch.path('notify'));
+  scratch.atEnd(() => manager.close());
+  const config = {
+    logConfig: { logLevel: 1, logPath: scratch.path('log') },
+    auditPath: scratch.path('audit'),
+    exporterConfig: { enable: true, port: 0 },
+    ioEngine: 0,
+  };
+  writeFileSync(scratch.path('overlaybd.json'), JSON.stringify(config));
+  const args = ['daemon', '--cache', 'none', '--config', scratch.path('overlaybd.json')];
+  const env = { NOTIFY_SOCKET: scratch.path('notify'), WATCHDOG_USEC: '60000' };
+  const daemon = new CliProcess(scratch, args, { env });
+  await daemon.line();
+  const said: string[] = [];
+  while (!said.includes('WATCHDOG=1')) {
+    said.push(...manager.take());
+    await sleep(5);
+  }
+  assert.match(said[0], /^READY=1\nSTATUS=serving on .*daemon\.socket$/);
+  const url = /"url":"([^"]+)"/.exec(textOf(scratch.path('log')))?.[1] ?? '';
+  const metrics = await request(url);
+  assert.match(await metrics.body.text(), /^replaybd_cache_quota_bytes /m);
+  assert.match(textOf(scratch.path('log')), /"key":"ioEngine"/);
+  daemon.kill('SIGHUP');
+  while (!textOf(scratch.path('log')).includes('opened again')) await sleep(5);
+  daemon.kill('SIGTERM');
+  const { code, stderr } = await daemon.ended;
+  assert.deepEqual([code, stderr], [0, '']);
+  assert.ok(manager.take().includes('STOPPING=1'));
+});
+
+test('a device that cannot be attached is in the audit log', async (t) => {
+  const scratch = scratchOf(t);
+  writeFileSync(
+    scratch.path('overlaybd.json'),
+    JSON.stringify({ auditPath: scratch.path('audit'), logPath: scratch.path('log') }),
+  );
+  const args = ['daemon', '--cache', 'none', '--config', scratch.path('overlaybd.json')];
+  const daemon = new CliProcess(scratch, args);
+  const socketPath = (await daemon.line()).replace('listening on ', '');
+  const parameters = { id: 'one', image: scratch.path('none.json'), frontend: 'nbd' };
+  await assert.rejects(controlRequest(socketPath, 'POST', '/v1/devices', parameters), /none\.json/);
+  daemon.kill('SIGTERM');
+  await daemon.ended;
+  assert.match(
+    textOf(scratch.path('audit')),
+    /\|attach\[pathname=one\]\[latency=\d+\]\[error=ERR_\w+\]\n$/,
+  );
+});
