@@ -7,6 +7,7 @@ import { checkFrontendParameters, FRONTEND_KINDS } from '../frontend/frontends.t
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { describeWorkload } from '../trace/trace.ts';
 import type { AttachmentOptions, AttachMode } from './attachment.ts';
+import type { ServiceConfig } from './service-config.ts';
 
 export const ATTACH_MODES: readonly AttachMode[] = ['off', 'record', 'replay', 'auto'];
 const UPPER_KINDS: readonly UpperKind[] = ['append', 'sparse'];
@@ -33,6 +34,20 @@ export interface AttachParameters {
   readonly frontendParameters: FrontendParameters;
 }
 
+/** What holds where a request does not say. */
+export interface AttachDefaults {
+  readonly mode: AttachMode;
+  readonly budgetMiB?: number;
+}
+
+const DEFAULTS: AttachDefaults = { mode: 'auto' };
+
+/** Those of overlaybd.json. */
+export function attachDefaults(service: ServiceConfig | null): AttachDefaults {
+  const { mode = null, budgetMB = null } = service?.replaybd ?? {};
+  return { mode: mode ?? DEFAULTS.mode, ...(budgetMB === null ? {} : { budgetMiB: budgetMB }) };
+}
+
 /** A device's name as people and programs may choose it. */
 export function isDeviceId(text: string): boolean {
   return /^[A-Za-z0-9][A-Za-z0-9_.-]*$/.test(text) && text.length <= daemonLimits.idLengthMax;
@@ -42,7 +57,10 @@ export function isDeviceId(text: string): boolean {
  * Reads and checks the parameters of an attach; keys that it does not know stay in `object.ignored`.
  * Throws ERR_CONFIG_TYPE, ERR_ATTACH_PARAMETER or ERR_FRONTEND_PARAMETER.
  */
-export function readAttachParameters(object: JsonObject): AttachParameters {
+export function readAttachParameters(
+  object: JsonObject,
+  defaults: AttachDefaults = DEFAULTS,
+): AttachParameters {
   const id = object.string('id');
   if (!isDeviceId(id)) {
     throw wrong(
@@ -60,9 +78,10 @@ export function readAttachParameters(object: JsonObject): AttachParameters {
   const frontendParameters = readFrontendParameters(object);
   checkFrontendParameters(frontend, frontendParameters);
   return {
-    ...{ id, image, mode: object.word('mode', ATTACH_MODES) || 'auto' },
+    ...{ id, image, mode: object.word('mode', ATTACH_MODES) || defaults.mode },
     workload: object.strings('workload'),
     ...(trace === '' ? {} : { trace }),
+    ...(defaults.budgetMiB === undefined ? {} : { budgetMiB: defaults.budgetMiB }),
     ...positive(object, 'budgetMiB'),
     ...positive(object, 'timeLimit'),
     ...positive(object, 'untilIdle'),

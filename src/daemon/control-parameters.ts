@@ -1,7 +1,11 @@
 import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { JsonObject } from '../base/json-object.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
-import { readAttachParameters, type AttachParameters } from './attach-parameters.ts';
+import {
+  readAttachParameters,
+  type AttachDefaults,
+  type AttachParameters,
+} from './attach-parameters.ts';
 
 // Parameters of control requests: a JSON object in the body. A key that a request does not know would
 // go unheeded, so it is refused (ERR_CONTROL_BODY).
@@ -74,8 +78,8 @@ export function parseRecordParameters(body: string): RecordParameters {
   });
 }
 
-export function parseAttachParameters(body: string): AttachParameters {
-  return parse(body, readAttachParameters);
+export function parseAttachParameters(body: string, defaults?: AttachDefaults): AttachParameters {
+  return parse(body, (object) => readAttachParameters(object, defaults));
 }
 
 function parse<Parameters>(body: string, read: (object: JsonObject) => Parameters): Parameters {

@@ -1,5 +1,5 @@
 import { codeOf, ReplaybdError } from '../base/errors.ts';
-import type { AttachParameters } from './attach-parameters.ts';
+import type { AttachDefaults, AttachParameters } from './attach-parameters.ts';
 import {
   parseAttachParameters,
   parseForkParameters,
@@ -24,6 +24,8 @@ export interface ControlHandlers {
   stats(deviceId: string): Answer;
   /** Prometheus text, format 0.0.4. */
   metrics(): string | Promise<string>;
+  /** What holds for an attach that does not say. */
+  readonly attachDefaults?: AttachDefaults;
   attach(parameters: AttachParameters): Answer;
   detach(deviceId: string): Answer;
   startRecording(deviceId: string, parameters: RecordParameters): Answer;
@@ -75,7 +77,7 @@ export function controlRoutes(handlers: ControlHandlers): ControlRoute[] {
     get(device('stats'), async (id) => await json(handlers.stats(id))),
     metricsRoute('/metrics', handlers),
     post('/v1/devices', async ({ body }) => {
-      return await json(handlers.attach(parseAttachParameters(body)));
+      return await json(handlers.attach(parseAttachParameters(body, handlers.attachDefaults)));
     }),
     post(
       device('detach'),

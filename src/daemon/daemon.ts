@@ -5,6 +5,8 @@ import type { Logger } from '../base/log.ts';
 import { removeDeadSockets } from '../base/unix-socket.ts';
 import { recoverStale } from '../frontend/fuse/stale.ts';
 import { NBD_SOCKET_SUFFIX } from '../frontend/nbd/prepare.ts';
+import { VHOST_USER_SOCKET_SUFFIX } from '../frontend/vhost-user/limits.ts';
+import { attachDefaults } from './attach-parameters.ts';
 import type { AuditSink } from './audit-log.ts';
 import { startControl, type Control } from './control.ts';
 import { DAEMON_PARTS, type DaemonContext, type DaemonPart } from './daemon-parts.ts';
@@ -73,12 +75,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     // Before anything is touched: whoever has the socket has the devices.
     const control: Control = await startControl({
       socketPath,
-      handlers: deviceHandlers(devices),
+      handlers: deviceHandlers(devices, { defaults: attachDefaults(service) }),
       log,
     });
     // What waits for a device that is being opened is answered by the device's end.
     undo.push(() => Promise.all([devices.close(), control.close()]));
-    await removeDeadSockets(directory, [NBD_SOCKET_SUFFIX]);
+    await removeDeadSockets(directory, [NBD_SOCKET_SUFFIX, VHOST_USER_SOCKET_SUFFIX]);
     for (const file of await recoverStale(directory, { clock: runtime.clock, log })) {
       log.warn({ file }, `${file}: was left by a process that was killed, and is removed`);
     }

@@ -1,4 +1,5 @@
 import { ReplaybdError } from '../base/errors.ts';
+import type { AttachDefaults } from './attach-parameters.ts';
 import type { ControlHandlers, JsonValue } from './control-routes.ts';
 import type { Devices } from './devices.ts';
 import { upstreamSnapshot } from './upstream-snapshot.ts';
@@ -9,7 +10,7 @@ import { upstreamSnapshot } from './upstream-snapshot.ts';
  */
 export function deviceHandlers(
   devices: Devices,
-  { servesOne = false }: { servesOne?: boolean } = {},
+  { servesOne = false, defaults }: { servesOne?: boolean; defaults?: AttachDefaults } = {},
 ): ControlHandlers {
   const { runtime } = devices;
   const stats = (id: string): JsonValue => {
@@ -31,6 +32,7 @@ export function deviceHandlers(
     devices: () => devices.list().map((device) => asJson(device.summary)),
     stats,
     metrics: () => runtime.metrics.registry.metrics(),
+    ...(defaults === undefined ? {} : { attachDefaults: defaults }),
     attach: async (parameters) => {
       if (servesOne && !devices.has(parameters.id)) throw servesOneError(parameters.id);
       return asJson((await devices.attach(parameters)).summary);

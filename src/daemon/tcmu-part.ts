@@ -5,7 +5,7 @@ import { parseOverlaybdConfig } from '../frontend/tcmu/kernel/device-name.ts';
 import { TcmuMonitor, type TcmuHandlers } from '../frontend/tcmu/kernel/monitor.ts';
 import type { UioDevice } from '../frontend/tcmu/kernel/uio.ts';
 import { serveUioDevice } from '../frontend/tcmu/uio-frontend.ts';
-import type { AttachParameters } from './attach-parameters.ts';
+import { attachDefaults, type AttachDefaults, type AttachParameters } from './attach-parameters.ts';
 import type { DaemonContext, DaemonPart } from './daemon-parts.ts';
 
 const MODULE_FOLDER = '/sys/module/target_core_user';
@@ -36,9 +36,9 @@ class SnapshotterDevices implements TcmuHandlers {
   }
 
   async added(uio: UioDevice, isFound: boolean): Promise<void> {
-    const { devices } = this.#context;
-    const parameters = parametersOf(uio);
-    const { id } = parameters;
+    const { devices, service } = this.#context;
+    const id = idOf(uio);
+    const parameters = parametersOf(uio, attachDefaults(service));
     if (devices.has(id) && devices.get(id).state !== 'failed') {
       throw new ReplaybdError('ERR_DEVICE_CONFLICT', `duplicated dev id: ${id}`, {
         errno: 'EBUSY',
@@ -50,7 +50,7 @@ class SnapshotterDevices implements TcmuHandlers {
   }
 
   async removed(uio: UioDevice): Promise<void> {
-    const { id } = parametersOf(uio);
+    const id = idOf(uio);
     try {
       await this.#context.devices.detach(id);
     } catch (error) {
@@ -83,13 +83,16 @@ class SnapshotterDevices implements TcmuHandlers {
   }
 }
 
-function parametersOf({ name }: UioDevice): AttachParameters {
-  const { configPath, id } = parseOverlaybdConfig(name.config);
+/** As the snapshotter names the folder; ids are asked for by other tools only. */
+function idOf({ name }: UioDevice): string {
+  return parseOverlaybdConfig(name.config).id ?? name.device;
+}
+
+function parametersOf(uio: UioDevice, defaults: AttachDefaults): AttachParameters {
   return {
-    // As the snapshotter names the folder; ids are asked for by other tools only.
-    id: id ?? name.device,
-    image: configPath,
-    mode: 'auto',
+    id: idOf(uio),
+    image: parseOverlaybdConfig(uio.name.config).configPath,
+    ...defaults,
     workload: [],
     frontend: 'tcmu',
     frontendParameters: {},
