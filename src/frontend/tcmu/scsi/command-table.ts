@@ -40,7 +40,7 @@ function define(kind: CommandKind, usage: string, run: Run, action?: number): Co
 }
 
 /** All that this target answers, by operation code and service action. */
-export const commandDefinitions: readonly CommandDefinition[] = [
+const commandDefinitions: readonly CommandDefinition[] = [
   define('medium', '00 00 0000 00 00', testUnitReady),
   define('report', '03 01 0000 ff 00', requestSense),
   define('medium', '08 1f ffff ff 00', read),

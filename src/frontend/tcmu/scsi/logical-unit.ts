@@ -15,18 +15,22 @@ export class LogicalUnit {
   readonly identity: TargetIdentity;
   readonly gate = new WriteGate();
   /** Mode pages: a write may be acknowledged before it is durable. */
-  writeCache = true;
+  writeCache: boolean;
   /** Mode pages: sense data in descriptor format. */
   descriptorSense = false;
+  /** It may be at all; without, every change is durable before it is answered. */
+  readonly #mayCache: boolean;
   /** Stopped by START STOP UNIT: the medium is not to be had. */
   isStopped = false;
   /** The size that the initiator knows of. */
   #toldBytes: number;
 
-  constructor(device: ScsiDevice, identity: TargetIdentity) {
+  constructor(device: ScsiDevice, identity: TargetIdentity, mayCache: boolean) {
     assert(device.virtualSizeBytes >= BLOCK_BYTES);
     this.device = device;
     this.identity = identity;
+    this.#mayCache = mayCache;
+    this.writeCache = mayCache;
     this.#toldBytes = device.virtualSizeBytes;
   }
 
@@ -37,6 +41,11 @@ export class LogicalUnit {
   /** Absent when the disk cannot be written. */
   get writer(): DeviceWriter | undefined {
     return this.device.readOnly ? undefined : this.device.writer;
+  }
+
+  /** The write cache can be turned on and off. */
+  get mayCache(): boolean {
+    return this.writer !== undefined && this.#mayCache;
   }
 
   /** Some writes that were acknowledged may not be durable yet. */
@@ -61,7 +70,7 @@ export class LogicalUnit {
 
   /** What LOGICAL UNIT RESET does: everything that commands have set is as it was. */
   reset(): void {
-    this.writeCache = true;
+    this.writeCache = this.#mayCache;
     this.descriptorSense = false;
     this.isStopped = false;
   }

@@ -31,10 +31,10 @@ const pages: readonly ModePage[] = [
   {
     code: 0x08,
     current: (unit) => cachingPage(unit.hasWriteCache),
-    initial: (unit) => cachingPage(unit.writer !== undefined),
-    changeable: (unit) => cachingPage(unit.writer !== undefined),
+    initial: (unit) => cachingPage(unit.mayCache),
+    changeable: (unit) => cachingPage(unit.mayCache),
     apply: (unit, page) => {
-      if (unit.writer === undefined) return;
+      if (!unit.mayCache) return;
       unit.writeCache = (page[2] & cachingFlag.writeCacheEnabled) !== 0;
     },
   },

@@ -9,6 +9,15 @@ import { checkIdentity, type TargetIdentity } from './identity.ts';
 import { LogicalUnit, type ScsiDevice } from './logical-unit.ts';
 import { CheckCondition, illegalRequest, invalidCdb, type Sense } from './sense.ts';
 
+export interface ScsiTargetOptions {
+  log?: Logger;
+  /**
+   * Every change is durable before it is answered, and there is no write cache to be turned on:
+   * for disks that outlive the process which serves them.
+   */
+  isWriteThrough?: boolean;
+}
+
 /**
  * A disk as a SCSI block device (SPC-4, SBC-3) with one logical unit. It holds nothing that needs
  * to be closed; the device stays its owner's. A device whose size changes is noticed at the next
@@ -19,10 +28,10 @@ export class ScsiTarget {
   readonly #log: Logger;
 
   /** ERR_SCSI_IDENTITY for names that do not fit their fields. */
-  constructor(device: ScsiDevice, identity: TargetIdentity, log: Logger = silentLogger) {
+  constructor(device: ScsiDevice, identity: TargetIdentity, options: ScsiTargetOptions = {}) {
     checkIdentity(identity);
-    this.#unit = new LogicalUnit(device, identity);
-    this.#log = log;
+    this.#unit = new LogicalUnit(device, identity, options.isWriteThrough !== true);
+    this.#log = options.log ?? silentLogger;
   }
 
   get deviceId(): string {
