@@ -17,6 +17,7 @@ import { checkFrontend, FRONTEND_KINDS, kindsTaking } from '../frontend/frontend
 import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 import { recoverStale } from '../frontend/fuse/stale.ts';
 import { NBD_SOCKET_SUFFIX } from '../frontend/nbd/prepare.ts';
+import { VHOST_USER_SOCKET_SUFFIX } from '../frontend/vhost-user/limits.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { formatQuality } from '../prefetch/quality.ts';
 import { port, positiveNumber } from './arguments.ts';
@@ -214,7 +215,7 @@ function absoluteTarget(target: string): string {
 
 /** What killed runs left in the runtime directory. */
 async function clearLeftovers(flags: AttachFlags, directory: string): Promise<void> {
-  await removeDeadSockets(directory, [SOCKET_SUFFIX, NBD_SOCKET_SUFFIX]);
+  await removeDeadSockets(directory, [SOCKET_SUFFIX, NBD_SOCKET_SUFFIX, VHOST_USER_SOCKET_SUFFIX]);
   if (flags.frontend === 'fuse') await recoverStale(directory);
 }
 

@@ -9,7 +9,7 @@ import type { Scratch } from './scratch.ts';
 export interface ReadyFacts {
   id: string;
   mode: 'off' | 'record' | 'replay';
-  frontend: 'fuse' | 'nbd' | 'tcmu';
+  frontend: 'fuse' | 'nbd' | 'tcmu' | 'vhost-user';
   path: string;
   mount: string | null;
   control: string;

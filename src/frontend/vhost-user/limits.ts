@@ -1,3 +1,6 @@
+/** The end of the name of a device's socket in the runtime directory. */
+export const VHOST_USER_SOCKET_SUFFIX = '.vhost';
+
 /** Fixed bounds of the vhost-user front end. */
 export const vhostUserLimits = {
   queuesMax: 16,

@@ -1,9 +1,7 @@
 import { join } from 'node:path';
 import type { FrontendRequest, PreparedFrontend } from '../frontend.ts';
+import { VHOST_USER_SOCKET_SUFFIX } from './limits.ts';
 import { startVhostUser } from './server.ts';
-
-/** The end of the name of a device's socket in the runtime directory. */
-export const VHOST_USER_SOCKET_SUFFIX = '.vhost';
 
 /** A vhost-user-blk back end for one device. */
 export function prepare(request: FrontendRequest): PreparedFrontend {

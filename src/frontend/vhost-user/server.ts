@@ -70,7 +70,9 @@ class VhostUserServer {
 
   constructor(parts: ServerParts) {
     this.#parts = parts;
-    this.#ended = this.#serve();
+    this.#ended = this.#serve().catch((error: unknown) => {
+      parts.log.fatal(`vhost-user: serves nobody any more: ${messageOf(error)}`);
+    });
   }
 
   /** Answers what was begun, within a limit, and lets the front end go. */
@@ -81,6 +83,7 @@ class VhostUserServer {
     await Promise.race([this.#session?.drain(), late]);
     timer.abort();
     this.#closing.abort();
+    await this.#session?.close();
     await this.#ended;
   }
 

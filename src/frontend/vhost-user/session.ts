@@ -57,6 +57,7 @@ export class Session {
   #protocolFeatures = 0n;
   #inflight: InflightMemory | null = null;
   #status = 0n;
+  #closing: Promise<void> | null = null;
   /** As the guest set it; counts where it may set it. */
   #isWriteback = true;
 
@@ -117,6 +118,10 @@ export class Session {
 
   /** The front end is gone. Resolves when nothing of its memory is used any more. */
   async close(): Promise<void> {
+    await (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
     this.#gone.abort();
     await Promise.all(this.#queues.map((queue) => queue.abandon()));
     this.#memory.clear();

@@ -198,10 +198,11 @@ export class Virtqueue implements TurnTaker {
   /** True when it stopped for others' sake. */
   #takeSome(running: Running): boolean {
     const { ring } = running;
+    // A queue that waits for its memory has a ring that is not there.
+    if (this.#isStopping || !this.isEnabled) return false;
     ring.allowKicks(false);
     let allowed = false;
     for (let taken = 0; taken < vhostUserLimits.requestsPerTurn;) {
-      if (this.#isStopping || !this.isEnabled) return false;
       if (this.#options.outstanding.isFull) {
         this.#options.outstanding.wait(this);
         return false;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { closeSync, constants, fsyncSync, openSync, readSync, writeSync } from 'node:fs';
+import { mapMemory } from '../../../native/memory-map.ts';
 import { output } from '../../support/programs.ts';
 import { step } from './support.ts';
 
@@ -13,8 +14,8 @@ const WRITTEN_AT = 40 * CHUNK_BYTES;
 const READ_CHUNKS = 16;
 
 const disk = openSync('/dev/vda', constants.O_RDWR | constants.O_DIRECT);
-// Aligned to its size's pages: direct I/O takes no other.
-const chunk = Buffer.from(new ArrayBuffer(CHUNK_BYTES + 4096)).subarray(0, CHUNK_BYTES);
+// Direct I/O takes whole pages only.
+const chunk = Buffer.from(mapMemory(CHUNK_BYTES, 'pages').bytes.buffer);
 
 function readDigest(): string {
   const hash = createHash('sha256');
