@@ -383,12 +383,6 @@ export const lineFileLimits = {
   closeMsMax: 2000,
 } as const;
 
-export const exporterLimits = {
-  connectionsMax: 16,
-  /** Until a request has come whole. */
-  requestMsMax: 10_000,
-} as const;
-
 export const doctorLimits = {
   /** A file that is looked into: a kernel's list of its modules is the longest. */
   fileBytesMax: 16 * 1024 * 1024,

@@ -50,7 +50,7 @@ async function serve(
 ): Promise<void> {
   const { log, notifier } = service;
   const runtime = await openRuntime(flags, log);
-  await service.watch(runtime);
+  service.watch(runtime);
   await interruptible(async (signal) => {
     const failed = new AbortController();
     const running = await startDaemon({

@@ -130,7 +130,7 @@ export const SERVICE_KEYS: readonly ServiceKey[] = [
   honoured(
     'replaybd.mode',
     'word',
-    "daemon: `record`, `replay`, `auto` or `off`, where attach doesn't say",
+    'daemon: `off`, `record`, `replay` or `auto`, where a request does not say (`auto`)',
   ),
   honoured('replaybd.budgetMB', 'positive', 'daemon: most that one replay may fetch, in MiB'),
   honoured(

@@ -1,13 +1,11 @@
-import { messageOf } from '../base/errors.ts';
 import { openServiceLog, type Logger, type ServiceLog } from '../base/log.ts';
 import { AuditLog, type AuditValues } from './audit-log.ts';
-import { startExporter, type Exporter } from './exporter.ts';
 import { createNotifier, type Notifier } from './notifier.ts';
 import type { Runtime } from './runtime.ts';
 import type { ServiceConfig } from './service-config.ts';
 
 export interface ServiceOptions {
-  /** Null without an overlaybd.json: then there is no audit log and no exporter. */
+  /** Null without an overlaybd.json: then there is no audit log. */
   config: ServiceConfig | null;
   /** Before that of the configuration. */
   logLevel?: string;
@@ -16,21 +14,18 @@ export interface ServiceOptions {
 
 /**
  * What a daemon has around its devices, as overlaybd.json and the service manager ask for it: the log,
- * the audit log, the exporter, signs of life. SIGHUP opens the logs again, which log rotation renamed.
+ * the audit log, signs of life. SIGHUP opens the logs again, which log rotation renamed.
  * None of it can stop a device from being served: what fails is told in the log.
  */
 export class Service {
   readonly log: Logger;
   readonly notifier: Notifier;
-  readonly #config: ServiceConfig | null;
   readonly #serviceLog: ServiceLog;
   readonly #audit: AuditLog | null;
-  #exporter: Exporter | null = null;
   #stopListening: () => void = () => undefined;
   readonly #onHangup = (): void => this.reopenLogs();
 
   constructor({ config, logLevel, env = process.env }: ServiceOptions) {
-    this.#config = config;
     const { level = null, path = null } = config?.logConfig ?? {};
     this.#serviceLog = openServiceLog({
       level: logLevel ?? level ?? 'info',
@@ -46,23 +41,10 @@ export class Service {
     }
   }
 
-  /** From now on requests to registries are audited, and metrics exported. */
-  async watch(runtime: Pick<Runtime, 'onFetch' | 'metrics'>): Promise<void> {
+  /** From now on requests to registries are audited. */
+  watch(runtime: Pick<Runtime, 'onFetch'>): void {
     const audit = this.#audit;
     if (audit !== null) this.#stopListening = runtime.onFetch((event) => audit.recordFetch(event));
-    const exporter = this.#config?.exporterConfig;
-    if (exporter?.enable !== true) return;
-    try {
-      this.#exporter = await startExporter(exporter, runtime.metrics.registry, this.log);
-      this.log.info({ url: this.#exporter.url }, 'metrics are exported');
-    } catch (error) {
-      this.log.error(messageOf(error));
-    }
-  }
-
-  /** Where metrics are exported; null when they are not. */
-  get metricsUrl(): string | null {
-    return this.#exporter?.url ?? null;
   }
 
   /** A line of the audit log, e.g. ('attach', { pathname: id, latency: microseconds }). */
@@ -80,7 +62,6 @@ export class Service {
   async close(): Promise<void> {
     process.off('SIGHUP', this.#onHangup);
     this.#stopListening();
-    await this.#exporter?.close();
     this.notifier.close();
     await this.#audit?.close();
     await this.#serviceLog.close();

@@ -27,7 +27,14 @@ export async function start({ devices, service, log }: DaemonContext): Promise<D
   try {
     if (exporterConfig.enable) {
       const { address, port, uriPrefix } = exporterConfig;
-      await serve(createApiServer([metricsRoute(uriPrefix, handlers)], log), address, port);
+      const server = createApiServer([metricsRoute(uriPrefix, handlers)], log);
+      try {
+        await serve(server, address, port);
+        log.info({ address: server.address(), path: uriPrefix }, 'metrics are exported');
+      } catch (error) {
+        // Disks matter more than their metrics.
+        log.error(`exporterConfig, replaybd.exporterAddress: ${messageOf(error)}`);
+      }
     }
     if (serviceConfig.enable) {
       const { host, port } = loopbackAddress(serviceConfig.address);
@@ -51,7 +58,7 @@ async function listen(server: Server, host: string, port: number): Promise<void>
 
 /** Whoever reaches the snapshot call has files removed and written. */
 function loopbackAddress(url: string): { host: string; port: number } {
-  const { hostname, port, protocol } = new URL(url);
+  const { hostname = '', port = '', protocol = '' } = URL.parse(url) ?? {};
   const host = hostname === 'localhost' ? '127.0.0.1' : hostname.replace(/^\[(.*)\]$/, '$1');
   const isLoopback = host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
   if (isLoopback && protocol === 'http:') return { host, port: port === '' ? 80 : Number(port) };

@@ -21,7 +21,7 @@ test('the daemon tells its service manager, and follows overlaybd.json', async (
   const config = {
     logConfig: { logLevel: 1, logPath: scratch.path('log') },
     auditPath: scratch.path('audit'),
-    exporterConfig: { enable: true, port: 0 },
+    exporterConfig: { enable: true, port: 0, uriPrefix: '/own' },
     ioEngine: 0,
   };
   writeFileSync(scratch.path('overlaybd.json'), JSON.stringify(config));
@@ -35,8 +35,8 @@ test('the daemon tells its service manager, and follows overlaybd.json', async (
     await sleep(5);
   }
   assert.match(said[0], /^READY=1\nSTATUS=serving on .*daemon\.socket$/);
-  const url = /"url":"([^"]+)"/.exec(textOf(scratch.path('log')))?.[1] ?? '';
-  const metrics = await request(url);
+  const port = /"address":"127\.0\.0\.1".*"port":(\d+)/.exec(textOf(scratch.path('log')))?.[1];
+  const metrics = await request(`http://127.0.0.1:${port}/own`);
   assert.match(await metrics.body.text(), /^replaybd_cache_quota_bytes /m);
   assert.match(textOf(scratch.path('log')), /"key":"ioEngine"/);
   daemon.kill('SIGHUP');
@@ -47,12 +47,16 @@ test('the daemon tells its service manager, and follows overlaybd.json', async (
   assert.ok(manager.take().includes('STOPPING=1'));
 });
 
-test('a device that cannot be attached is in the audit log', async (t) => {
+test('what a daemon cannot do is in its audit log and its log', async (t) => {
   const scratch = scratchOf(t);
-  writeFileSync(
-    scratch.path('overlaybd.json'),
-    JSON.stringify({ auditPath: scratch.path('audit'), logPath: scratch.path('log') }),
-  );
+  const config = {
+    auditPath: scratch.path('audit'),
+    logPath: scratch.path('log'),
+    exporterConfig: { enable: true },
+    // Of the documentation's range: no machine has it.
+    replaybd: { exporterAddress: '192.0.2.1' },
+  };
+  writeFileSync(scratch.path('overlaybd.json'), JSON.stringify(config));
   const args = ['daemon', '--cache', 'none', '--config', scratch.path('overlaybd.json')];
   const daemon = new CliProcess(scratch, args);
   const socketPath = (await daemon.line()).replace('listening on ', '');
@@ -60,6 +64,7 @@ test('a device that cannot be attached is in the audit log', async (t) => {
   await assert.rejects(controlRequest(socketPath, 'POST', '/v1/devices', parameters), /none\.json/);
   daemon.kill('SIGTERM');
   await daemon.ended;
+  assert.match(textOf(scratch.path('log')), /exporterConfig, .*192\.0\.2\.1:9863: .*EADDRNOTAVAIL/);
   assert.match(
     textOf(scratch.path('audit')),
     /\|attach\[pathname=one\]\[latency=\d+\]\[error=ERR_\w+\]\n$/,
