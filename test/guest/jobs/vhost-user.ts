@@ -37,7 +37,6 @@ try {
   writeFileSync('/proc/sys/vm/drop_caches', '3');
   await output('mount', DISK, mount);
   assert.ok(readFileSync(join(mount, 'written')).equals(written));
-  for (const folder of rootfs) await compareTree(join(folder, 'modules'), join(mount, 'modules'));
 } finally {
   await scratch.close();
 }
