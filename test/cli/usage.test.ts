@@ -118,5 +118,11 @@ test('keys of overlaybd.json without an effect are named in the log', async (t) 
   const line = stderr.split('\n').find((one) => one.includes('without an effect')) ?? '{}';
   const facts = JSON.parse(line) as Record<string, unknown>;
   assert.equal(facts.config, config);
-  assert.deepEqual(facts.keys, ['ioEngine', 'cacheConfig.refillSize']);
+  assert.deepEqual(facts.keys, [
+    {
+      key: 'cacheConfig.refillSize',
+      reason: 'what is fetched follows from what is read and from the trace',
+    },
+    { key: 'ioEngine', reason: 'local files are mapped into memory' },
+  ]);
 });
