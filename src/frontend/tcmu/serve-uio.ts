@@ -7,7 +7,6 @@ import { UioMapping } from './kernel/uio.ts';
 import { TcmuRing } from './ring.ts';
 import { naaOfSerial, type TargetIdentity } from './scsi/identity.ts';
 import { ScsiTarget } from './scsi/target.ts';
-import { WriteThroughDevice } from './write-through.ts';
 
 /** As libtcmu names its devices: a host that changes its runtime keeps what it knows of its disks. */
 const VENDOR = 'LIO-ORG';
@@ -41,7 +40,8 @@ export class UioServer {
       if (error !== null) log.error({ uio: minor, device: device.id }, messageOf(error));
       onEnded?.(error);
     };
-    const target = new ScsiTarget(new WriteThroughDevice(device), identityOf(backstore));
+    // The disk outlives the process that serves it: what was acknowledged must be there for the next.
+    const target = new ScsiTarget(device, identityOf(backstore), { log, isWriteThrough: true });
     const { memory, kick } = mapping;
     this.#ring = new TcmuRing({ memory, target, kick, onBroken: end, log });
     mapping.watch(
