@@ -218,6 +218,8 @@ export const fetchLimits = {
   prefetchRequestBytesMin: 64 * 1024,
   /** Ranges waiting in the prefetch lane. */
   prefetchBacklogMax: 1000,
+  /** Ranges that a device may always have in line there, whatever others have. */
+  flowBacklogMin: 16,
   demandConcurrencyMax: 32,
   prefetchConcurrencyMax: 48,
   /** Bytes asked for but not arrived, in the prefetch lane. */

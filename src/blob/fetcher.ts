@@ -6,6 +6,7 @@ import { silentLogger, type Logger } from '../base/log.ts';
 import { mergeRanges, rangeEnd, type ByteRange } from '../base/range.ts';
 import type { RangeSource } from './blob.ts';
 import type { CachedBlob } from './cache/cached-blob.ts';
+import { FairShare, Flow } from './fetch/fair-share.ts';
 import { newLaneStats, type FetchEvent, type FetchStats } from './fetch/fetch-stats.ts';
 import { FlightTable, type Flight } from './fetch/flight-table.ts';
 import { Pacer } from './fetch/pacer.ts';
@@ -40,8 +41,9 @@ export function createFetcher(options: FetcherOptions = {}): Fetcher {
  * Brings granules of remote blobs into the cache, each once, on two lanes:
  *
  *   demand     a guest waits: requests leave at once, and are retried until the read's deadline
- *   prefetch   everything else, in the order it was asked for; leaves as the pacer's window
- *              allows, which is smaller while a demand request is under way
+ *   prefetch   everything else, of each device in the order it was asked for, and of several devices by
+ *              equal shares; leaves as the pacer's window allows, which is smaller while a demand
+ *              request is under way
  */
 export class Fetcher {
   readonly #clock: Clock;
@@ -59,8 +61,8 @@ export class Fetcher {
   /** Demand requests queued or under way. */
   #demandWaiting = 0;
   readonly #closing = new AbortController();
+  readonly #share = new FairShare();
   #isGathering = false;
-  #nextOrder = 0;
   #throttledUntilMs = 0;
 
   constructor(options: FetcherOptions) {
@@ -82,7 +84,7 @@ export class Fetcher {
       random: this.#random,
       readDeadlineMs,
       request: (blob, range, asked) => this.#request(blob, range, asked),
-      nextOrder: () => this.#nextOrder++,
+      place: (flow, bytes) => this.#share.place(flow, bytes),
       onRetry: () => (this.#counts.retries += 1),
       detach: (blob) => this.#detach(blob),
     };
@@ -110,9 +112,10 @@ export class Fetcher {
     return { bytesPerSecond: isKnown ? bytesPerSecond : 0, windowBytes };
   }
 
-  /** How many more ranges the prefetch lane takes. */
-  get prefetchCapacity(): number {
-    return Math.max(0, fetchLimits.prefetchBacklogMax - this.#prefetchLane.size);
+  /** Whether the prefetch lane takes another range of a flow: each has some room of its own. */
+  takes(flow: Flow): boolean {
+    const { prefetchBacklogMax, flowBacklogMin } = fetchLimits;
+    return this.#prefetchLane.size < prefetchBacklogMax || flow.queued < flowBacklogMin;
   }
 
   /** Resolves when the prefetch lane takes more. */
@@ -120,23 +123,26 @@ export class Fetcher {
     return this.#prefetchLane.onSizeLessThan(fetchLimits.prefetchBacklogMax);
   }
 
-  /** A blob that is fetched from `source` as needed. It closes both when it is closed. */
-  remoteBlob(cached: CachedBlob, source: RangeSource): RemoteBlob {
+  /**
+   * A blob that is fetched from `source` as needed. It closes both when it is closed. A device's blobs
+   * have one flow; without one, the blob has its own.
+   */
+  remoteBlob(cached: CachedBlob, source: RangeSource, flow: Flow = new Flow()): RemoteBlob {
     let table = this.#tables.get(cached.identity);
     if (table === undefined) {
       table = new FlightTable<RemoteBlob>();
       this.#tables.set(cached.identity, table);
     }
-    return new RemoteBlob(cached, source, table, this.#engine);
+    return new RemoteBlob(cached, source, table, flow, this.#engine);
   }
 
   /**
    * Asks for a range ahead of need. Resolves when it is present, given up, cancelled, or was not
-   * accepted (prefetchCapacity is 0); never rejects. Cancelling leaves requests under way alone.
+   * accepted (see `takes`); never rejects. Cancelling leaves requests under way alone.
    */
   async prefetch(blob: RemoteBlob, range: ByteRange, options: PrefetchOptions = {}): Promise<void> {
     if (blob.isClosed || options.signal?.aborted === true) return;
-    if (this.prefetchCapacity === 0) {
+    if (!this.takes(blob.flow)) {
       this.#counts.refused += 1;
       return;
     }
@@ -255,7 +261,13 @@ export class Fetcher {
   }
 
   #queueTask(flight: BlobFlight): void {
-    void this.#prefetchLane.add(() => this.#runPrefetch(flight), { priority: -flight.order });
+    const { flow } = flight.owner;
+    flow.queued += 1;
+    const run = async (): Promise<void> => {
+      flow.queued -= 1;
+      await this.#runPrefetch(flight);
+    };
+    void this.#prefetchLane.add(run, { priority: -flight.order });
   }
 
   /** Sends a request for a flight and for as much of those behind it as one request should bring. */
@@ -266,6 +278,7 @@ export class Fetcher {
       flights.fail(flight, new ReplaybdError('ERR_PREFETCH_CANCELLED', 'prefetch was cancelled'));
       return;
     }
+    this.#share.leaves(flight.order);
     const rangesMax = flight.owner.source.many?.rangesMax ?? 1;
     const line = rangesMax === 1 ? [flight] : flights.queueFrom(flight);
     const batch: BlobFlight[] = [];

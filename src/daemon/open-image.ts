@@ -1,6 +1,7 @@
 import { codeOf, messageOf } from '../base/errors.ts';
 import { mergeRanges, type ByteRange } from '../base/range.ts';
 import type { Blob } from '../blob/blob.ts';
+import { Flow } from '../blob/fetch/fair-share.ts';
 import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
 import { openLocalBlob } from '../blob/local-blob.ts';
 import { startReplay, type Replay } from '../prefetch/replay.ts';
@@ -30,8 +31,9 @@ export function preconnect(runtime: Runtime, repository: RepositoryName, mode: A
 
 /** Opens all lowers, or none. */
 export async function openBlobs(runtime: Runtime, image: ImageDescription): Promise<Blob[]> {
+  const flow = new Flow();
   const opening = image.lowers.map((lower): Promise<Blob> =>
-    lower.kind === 'file' ? openLocalBlob(lower.path) : runtime.openRemoteBlob(lower),
+    lower.kind === 'file' ? openLocalBlob(lower.path) : runtime.openRemoteBlob(lower, flow),
   );
   const settled = await Promise.allSettled(opening);
   const blobs = settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
@@ -53,6 +55,8 @@ export function replayTrace(
     if (blob instanceof RemoteBlob) remote.set(blob.digest, blob);
   }
   for (const blob of remote.values()) blob.readAhead = 'off';
+  const flow = [...remote.values()].at(0)?.flow;
+  const takes = (): boolean => flow === undefined || runtime.fetcher.takes(flow);
   const replay = startReplay({
     trace,
     blobs: remote,
@@ -61,7 +65,7 @@ export function replayTrace(
         if (blob instanceof RemoteBlob) await runtime.fetcher.prefetch(blob, range, { signal });
       },
       gather: (ask) => runtime.fetcher.gather(ask),
-      ready: () => (runtime.fetcher.prefetchCapacity > 0 ? null : runtime.fetcher.prefetchReady()),
+      ready: () => (takes() ? null : runtime.fetcher.prefetchReady()),
       link: () => runtime.fetcher.link,
     },
     budgetBytes: options.budgetBytes ?? BUDGET_BYTES_DEFAULT,

@@ -4,6 +4,7 @@ import { systemClock, type Clock } from '../base/clock.ts';
 import { silentLogger, type Logger } from '../base/log.ts';
 import { openBlobCache, openMemoryCache, type BlobCache } from '../blob/cache/blob-cache.ts';
 import type { FetchEvent } from '../blob/fetch/fetch-stats.ts';
+import type { Flow } from '../blob/fetch/fair-share.ts';
 import type { RemoteBlob } from '../blob/fetch/remote-blob.ts';
 import { createFetcher, type Fetcher } from '../blob/fetcher.ts';
 import type { LowerLocation } from '../image/config.ts';
@@ -117,13 +118,16 @@ export class Runtime {
     return () => this.#removeTick(listener);
   }
 
-  /** A lower that lives in a registry, behind the cache. The caller closes it. */
-  async openRemoteBlob(lower: RemoteLower): Promise<RemoteBlob> {
+  /**
+   * A lower that lives in a registry, behind the cache, as one of a device whose lowers share a flow.
+   * The caller closes it.
+   */
+  async openRemoteBlob(lower: RemoteLower, flow?: Flow): Promise<RemoteBlob> {
     const repository = parseRepositoryAddress(lower.url.slice(0, lower.url.lastIndexOf('/')));
     const source = this.client.blobSource(repository, lower.digest, lower.size);
     try {
       const sizeBytes = lower.size ?? (await source.size());
-      return this.fetcher.remoteBlob(await this.cache.blob(lower.digest, sizeBytes), source);
+      return this.fetcher.remoteBlob(await this.cache.blob(lower.digest, sizeBytes), source, flow);
     } catch (error) {
       await source.close();
       throw error;

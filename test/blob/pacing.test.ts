@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import { fetchLimits } from '../../src/base/limits.ts';
 import { openMemoryCache } from '../../src/blob/cache/blob-cache.ts';
+import { Flow } from '../../src/blob/fetch/fair-share.ts';
 import type { RemoteBlob } from '../../src/blob/fetch/remote-blob.ts';
 import { createFetcher, type Fetcher } from '../../src/blob/fetcher.ts';
 import { FakeClock, fetchBench } from './fetch-support.ts';
@@ -132,11 +133,12 @@ test('the prefetch backlog is bounded, and says when it takes more', async (t) =
   for (let range = 0; range <= fetchLimits.prefetchBacklogMax; range += 1) {
     void fetcher.prefetch(blob, { offset: range * 2 * 4096, length: 4096 });
   }
-  assert.equal(fetcher.prefetchCapacity, 0);
+  assert.ok(!fetcher.takes(blob.flow));
+  assert.ok(fetcher.takes(new Flow()), 'another device has room of its own');
   await fetcher.prefetch(blob, { offset: 8000 * 4096, length: 4096 });
   assert.equal(fetcher.stats.refused, 1);
   const ready = fetcher.prefetchReady();
   await source.requests[0].finish();
   await ready;
-  assert.equal(fetcher.prefetchCapacity, 1);
+  assert.ok(fetcher.takes(blob.flow));
 });

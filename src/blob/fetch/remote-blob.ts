@@ -6,6 +6,7 @@ import type { Blob, BlobMap, EnsureOptions, Lane, RangeSource, TouchedBytes } fr
 import type { CachedBlob } from '../cache/cached-blob.ts';
 import { GranuleBits, granuleCountOf } from '../cache/granule-bits.ts';
 import { TouchLedger, type TouchClass } from '../touch-ledger.ts';
+import type { Flow } from './fair-share.ts';
 import type { BlobCounters } from './fetch-stats.ts';
 import type { FlightFailure, FlightTable } from './flight-table.ts';
 import { ReadAhead } from './read-ahead.ts';
@@ -18,8 +19,8 @@ export interface FetchEngine {
   readonly readDeadlineMs: number;
   /** Starts fetching what of the range is neither present nor under way. */
   request(blob: RemoteBlob, range: ByteRange, asked: Asked): void;
-  /** The next place in the prefetch lane. */
-  nextOrder(): number;
+  /** A place in the prefetch lane for so many bytes of a flow. */
+  place(flow: Flow, bytes: number): number;
   onRetry(): void;
   detach(blob: RemoteBlob): void;
 }
@@ -50,6 +51,8 @@ export class RemoteBlob implements Blob {
   readonly source: RangeSource;
   /** The fetches of this blob, those of other openers of the same digest included. */
   readonly flights: FlightTable<RemoteBlob>;
+  /** The part of the prefetch lane that it shares with its device's other blobs. */
+  readonly flow: Flow;
   /** Off while a replay covers the blob: the plan knows better. */
   readAhead: 'auto' | 'off' = 'auto';
   readonly counters: BlobCounters = {
@@ -73,6 +76,7 @@ export class RemoteBlob implements Blob {
     cached: CachedBlob,
     source: RangeSource,
     flights: FlightTable<RemoteBlob>,
+    flow: Flow,
     engine: FetchEngine,
   ) {
     this.name = source.name;
@@ -83,6 +87,7 @@ export class RemoteBlob implements Blob {
     this.cached = cached;
     this.source = source;
     this.flights = flights;
+    this.flow = flow;
     this.#engine = engine;
     const granules = granuleCountOf(cached.sizeBytes);
     this.#ledger = new TouchLedger(cached.sizeBytes);
@@ -222,7 +227,7 @@ export class RemoteBlob implements Blob {
     const { clock, random } = this.#engine;
     const attemptsMax =
       lane === 'demand' ? fetchLimits.demandAttemptsMax : fetchLimits.prefetchAttemptsMax;
-    const order = this.#engine.nextOrder();
+    const order = lane === 'demand' ? 0 : this.#engine.place(this.flow, range.length);
     let attempts = 0;
     for (let round = 0; round < fetchLimits.waitRoundsMax; round += 1) {
       this.#engine.request(this, range, { lane, order, signal });
