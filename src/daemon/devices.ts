@@ -42,8 +42,9 @@ export class Devices {
     this.#audit = audit;
   }
 
+  /** By name. */
   list(): ServedDevice[] {
-    return [...this.#devices.values()];
+    return [...this.#devices.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
   }
 
   has(id: string): boolean {
@@ -108,8 +109,10 @@ export class Devices {
   async detach(id: string): Promise<AttachmentReport | null> {
     const device = this.get(id);
     return await this.#audited('detach', id, async () => {
-      await this.#store?.remove(id);
-      return await this.#forget(device);
+      // It is closing from here on: who attaches it now waits for that.
+      const gone = this.#forget(device);
+      const [report] = await Promise.all([gone, this.#store?.remove(id)]);
+      return report;
     });
   }
 

@@ -141,7 +141,10 @@ export class ServedDevice {
    * `leave`, the process ends and the device shall not: guests wait, where they can.
    */
   close(how: 'detach' | 'leave' = 'detach'): Promise<AttachmentReport | null> {
-    this.#closing ??= runFor(this.#context, () => this.#close(how));
+    if (this.#closing === null) {
+      this.#state = 'closing';
+      this.#closing = runFor(this.#context, () => this.#close(how));
+    }
     return this.#closing;
   }
 
@@ -167,9 +170,9 @@ export class ServedDevice {
       throw error;
     }
     this.#attachment = attachment;
-    // A fault while it was opened was told already.
     if (this.#state === 'opening') this.#state = 'ready';
-    else attachment.device.fail(this.#failure);
+    // A fault while it was opened was told already.
+    else if (this.#failure !== null) attachment.device.fail(this.#failure);
   }
 
   async #openImage(
@@ -196,7 +199,6 @@ export class ServedDevice {
     this.#end.resolve();
     this.#interrupt.abort(new DOMException('the device is detached', 'AbortError'));
     await this.ready.catch(() => undefined);
-    this.#state = 'closing';
     try {
       const frontend = this.#frontend;
       if (how === 'leave' && frontend?.release !== undefined) await frontend.release();

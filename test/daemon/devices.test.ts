@@ -1,0 +1,270 @@
+import assert from 'node:assert/strict';
+import { cpSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { silentLogger } from '../../src/base/log.ts';
+import { packageRoot } from '../../src/base/package-root.ts';
+import type { AttachParameters } from '../../src/daemon/attach-parameters.ts';
+import { DeviceStore } from '../../src/daemon/device-store.ts';
+import { Devices } from '../../src/daemon/devices.ts';
+import { containFaults } from '../../src/daemon/faults.ts';
+import { Runtime } from '../../src/daemon/runtime.ts';
+import { NbdReader } from '../../src/demo/nbd-client.ts';
+import type { BlockDevice } from '../../src/device/block-device.ts';
+import { prepare } from '../../src/frontend/nbd/prepare.ts';
+import {
+  startEmbeddedRegistry,
+  type EmbeddedRegistry,
+} from '../../src/registry/embedded/server.ts';
+import { blobFault } from '../registry/harness.ts';
+import { Scratch, scratchOf } from '../support/scratch.ts';
+import { makeTestImage, type TestImage } from '../support/test-image.ts';
+
+// Goal: the devices of one process come and go side by side, by their ids, and what happens to one of
+// them, be it a slow registry or a fault in its own code, does not happen to the others.
+// Method: devices in this process over an embedded registry, one of which is made to hang, and faults
+// thrown where nobody catches them.
+
+const fixture = new Scratch();
+let registry: EmbeddedRegistry;
+let image: TestImage;
+let slow: EmbeddedRegistry;
+let slowImage: TestImage;
+let disk = Buffer.alloc(0);
+
+before(async () => {
+  registry = await startEmbeddedRegistry({ root: fixture.path('registry') });
+  fixture.atEnd(() => registry.close());
+  const rootfs = fixture.path('rootfs');
+  cpSync(join(packageRoot, 'node_modules', 'pino'), rootfs, { recursive: true });
+  image = await makeTestImage(fixture, registry.url, [rootfs], 16);
+  const second = new Scratch();
+  fixture.atEnd(() => second.close());
+  slow = await startEmbeddedRegistry({ root: second.path('registry') });
+  fixture.atEnd(() => slow.close());
+  const others = join(packageRoot, 'node_modules', 'msgpackr');
+  slowImage = await makeTestImage(second, slow.url, [others], 16);
+  disk = readFileSync(image.raw);
+});
+after(() => fixture.close());
+
+interface Bench {
+  runtime: Runtime;
+  devices: Devices;
+  store: DeviceStore;
+}
+
+async function bench(scratch: Scratch): Promise<Bench> {
+  const runtime = await Runtime.open({
+    cacheFolder: null,
+    quotaBytes: 2 ** 30,
+    traceFolder: scratch.path('traces'),
+    readDeadlineMs: 1000,
+  });
+  scratch.atEnd(() => runtime.close());
+  const store = await DeviceStore.open(scratch.path('state'), silentLogger);
+  const devices = new Devices({ runtime, directory: scratch.folder, store });
+  scratch.atEnd(() => devices.close());
+  return { runtime, devices, store };
+}
+
+function wanted(id: string, others: Partial<AttachParameters> = {}): AttachParameters {
+  const { reference } = image;
+  const common = { image: reference, mode: 'off', workload: [], frontend: 'none' } as const;
+  return { id, ...common, frontendParameters: {}, ...others };
+}
+
+/** As front ends do: the tap hears of it. */
+async function readAsGuest(device: BlockDevice, offset: number): Promise<void> {
+  const into = Buffer.alloc(4096);
+  if (!device.readCached(offset, into)) await device.read(offset, into);
+}
+
+async function assertReads({ devices }: Bench, id: string): Promise<void> {
+  const into = Buffer.alloc(65_536);
+  await devices.get(id).attachment.device.read(2 ** 20, into);
+  assert.ok(into.equals(disk.subarray(2 ** 20, 2 ** 20 + into.length)));
+}
+
+test('asking again gives the same device, other parameters are a conflict', async (t) => {
+  const all = await bench(scratchOf(t));
+  const { devices } = all;
+  const [first, second] = await Promise.all([
+    devices.attach(wanted('a')),
+    devices.attach(wanted('a')),
+  ]);
+  assert.equal(first, second);
+  assert.equal(await devices.attach(wanted('a')), first);
+  await assert.rejects(devices.attach(wanted('a', { mode: 'record' })), {
+    code: 'ERR_DEVICE_CONFLICT',
+    message: /\(mode differ\)/,
+  });
+  await assertReads(all, 'a');
+  // A detach and an attach that overlap: the second waits for the first.
+  const detached = devices.detach('a');
+  const again = await devices.attach(wanted('a', { mode: 'record' }));
+  assert.equal((await detached)?.mode, 'off');
+  assert.equal(again.summary.mode, 'record');
+  await devices.detach('a');
+  await assert.rejects(devices.detach('a'), { code: 'ERR_DEVICE_UNKNOWN' });
+  assert.deepEqual(devices.list(), []);
+});
+
+test('a registry that hangs delays its own device, which can be detached, and no other', async (t) => {
+  const scratch = scratchOf(t);
+  const all = await bench(scratch);
+  const { devices } = all;
+  slow.setFaults(blobFault({ kind: 'delay', ms: 600_000 }));
+  const hanging = Array.from({ length: 40 }, (_, i) =>
+    devices.attach(wanted(`slow${i}`, { image: slowImage.reference, mode: 'auto' })),
+  );
+  const settled = Promise.allSettled(hanging);
+  await devices.attach(wanted('quick'));
+  await assertReads(all, 'quick');
+  assert.equal(devices.get('slow7').state, 'opening');
+  assert.throws(() => devices.get('slow7').attachment, { code: 'ERR_DEVICE_STATE' });
+  assert.equal(await devices.detach('slow7'), null);
+  await devices.close();
+  for (const { status } of await settled) assert.equal(status, 'rejected');
+  await assert.rejects(devices.attach(wanted('late')), { code: 'ERR_DAEMON_CLOSING' });
+});
+
+test('a fault in the code of one device fails that device alone', async (t) => {
+  const scratch = scratchOf(t);
+  const all = await bench(scratch);
+  const { devices } = all;
+  const fatal: unknown[] = [];
+  // The test runner would take every such error for a failure of the test.
+  const listeners = process.listeners('uncaughtException');
+  process.removeAllListeners('uncaughtException');
+  const stopContaining = containFaults(silentLogger, (error) => fatal.push(error));
+  t.after(() => {
+    stopContaining();
+    for (const listener of listeners) process.on('uncaughtException', listener);
+  });
+  const socket = scratch.path('nbd');
+  const kept = await devices.attach(
+    wanted('kept', { frontend: 'nbd', frontendParameters: { socket: scratch.path('kept') } }),
+  );
+  let isArmed = false;
+  const broken = await devices.attach(
+    wanted('broken', { frontend: 'nbd', frontendParameters: { socket } }),
+    {
+      prepare: (request) => {
+        // A timer of the device's own: what it throws nobody can catch.
+        const timer = setInterval(() => assert.ok(!isArmed, 'a defect'), 5);
+        scratch.atEnd(() => clearInterval(timer));
+        return prepare(request);
+      },
+    },
+  );
+  const reader = await NbdReader.connect(socket);
+  assert.ok(disk.subarray(2 ** 20, 2 ** 20 + 4096).equals(await reader.read(2 ** 20, 4096)));
+  isArmed = true;
+  while (broken.state !== 'failed') await new Promise((resolve) => setTimeout(resolve, 5));
+  isArmed = false;
+  assert.match(broken.summary.failure ?? '', /a defect/);
+  await assert.rejects(reader.read(2 ** 20, 4096), 'bytes that were read before are refused too');
+  reader.close();
+
+  assert.equal(kept.state, 'ready');
+  const other = await NbdReader.connect(scratch.path('kept'));
+  assert.ok(disk.subarray(0, 4096).equals(await other.read(0, 4096)));
+  other.close();
+  assert.deepEqual(fatal, []);
+  // What failed makes room for a new attempt with the same name.
+  const again = await devices.attach(
+    wanted('broken', { frontend: 'nbd', frontendParameters: { socket } }),
+  );
+  assert.equal(again.state, 'ready');
+  await assertReads(all, 'broken');
+});
+
+test('a tick that throws fails its device, and the others are looked after', async (t) => {
+  const { devices, runtime } = await bench(scratchOf(t));
+  const broken = await devices.attach(wanted('broken', { mode: 'record' }));
+  const kept = await devices.attach(wanted('kept', { mode: 'record' }));
+  const { recording } = broken.attachment;
+  assert.ok(recording !== null);
+  recording.tick = () => assert.fail('a defect');
+  while (broken.state !== 'failed') await runtime.clock.sleep(5);
+  await readAsGuest(kept.attachment.device, 0);
+  while (kept.attachment.recording?.recorder.count === 0) await runtime.clock.sleep(5);
+  assert.equal(kept.state, 'ready');
+});
+
+test('a source that throws is an error of the read, and of no other device', async (t) => {
+  const all = await bench(scratchOf(t));
+  const { devices, runtime } = all;
+  const openRemoteBlob = runtime.openRemoteBlob.bind(runtime);
+  runtime.openRemoteBlob = async (lower) => {
+    const blob = await openRemoteBlob(lower);
+    blob.source.fetch = () => Promise.reject(new TypeError('a defect'));
+    return blob;
+  };
+  const opening = devices.attach(wanted('broken'));
+  await assert.rejects(opening);
+  runtime.openRemoteBlob = openRemoteBlob;
+  await devices.attach(wanted('kept'));
+  await assertReads(all, 'kept');
+});
+
+test('descriptions are private, versioned, and survive the process', async (t) => {
+  const scratch = scratchOf(t);
+  const { devices, store } = await bench(scratch);
+  const parameters = wanted('kept', { workload: ['a', 'b'], upper: scratch.path('upper') });
+  await devices.attach(parameters);
+  await devices.attach(wanted('gone'));
+  await devices.detach('gone');
+  const name = scratch.path('state', 'kept.device.json');
+  assert.equal(statSync(name).mode & 0o777, 0o600);
+  await devices.close();
+  assert.deepEqual(await store.load(), [parameters]);
+
+  writeFileSync(scratch.path('state', 'other.device.json'), readFileSync(name));
+  writeFileSync(scratch.path('state', 'new.device.json'), '{"version":2,"device":{"id":"new"}}');
+  writeFileSync(scratch.path('state', 'torn.device.json'), '{"version":1,"dev');
+  const next = await bench(scratch);
+  assert.deepEqual(await next.store.load(), [parameters], 'what is not understood is left out');
+  await next.devices.adopt(parameters);
+  await assertReads(next, 'kept');
+});
+
+test('a device that cannot be attached again stays, as failed, until somebody decides', async (t) => {
+  const scratch = scratchOf(t);
+  const { devices, store } = await bench(scratch);
+  const missing = wanted('d', { image: scratch.path('missing.json') });
+  await store.save(missing);
+  await devices.adopt(missing);
+  const { state, failure } = devices.get('d').summary;
+  assert.equal(state, 'failed');
+  assert.match(failure ?? '', /missing\.json/);
+  assert.equal((await store.load()).length, 1);
+  await devices.attach(wanted('d'));
+  assert.equal(devices.get('d').state, 'ready');
+  await devices.detach('d');
+  assert.deepEqual(readdirSync(scratch.path('state')), []);
+  await assert.rejects(devices.attach(missing), /missing\.json/);
+  assert.ok(!devices.has('d') && !existsSync(scratch.path('state', 'd.device.json')));
+});
+
+test('a recording begins and ends while the device goes on', async (t) => {
+  const scratch = scratchOf(t);
+  const { devices } = await bench(scratch);
+  const { attachment } = await devices.attach(wanted('d'));
+  const read = async (offset: number): Promise<void> => {
+    await readAsGuest(attachment.device, offset);
+  };
+  await read(0);
+  const trace = scratch.path('trace');
+  assert.equal(attachment.startRecording({ trace }), trace);
+  assert.throws(() => attachment.startRecording({}), { code: 'ERR_RECORDING' });
+  await read(2 ** 20);
+  await read(2 ** 20 + 2 ** 15);
+  const { records } = await attachment.stopRecording('request');
+  assert.deepEqual([...records.lba].slice(0, records.count), [2 ** 11, 2 ** 11 + 2 ** 6]);
+  assert.ok(existsSync(trace));
+  assert.equal(attachment.report().trace?.path, trace);
+  const stored = attachment.startRecording({ workload: ['second'] });
+  assert.ok(stored.startsWith(scratch.path('traces')));
+});

@@ -1,0 +1,210 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { controlRequest } from '../../src/daemon/control-client.ts';
+import type { DeviceSummary } from '../../src/daemon/served-device.ts';
+import { NbdReader } from '../../src/demo/nbd-client.ts';
+import { startEmbeddedRegistry } from '../../src/registry/embedded/server.ts';
+import { leftovers, type ReadyFacts } from '../support/attached.ts';
+import { cli, CliProcess, cliJson, cliOutput, serveRegistry } from '../support/cli.ts';
+import { needs } from '../support/needs.ts';
+import { Scratch, scratchOf } from '../support/scratch.ts';
+import { makeTestImage, type TestImage } from '../support/test-image.ts';
+
+// Goal: one daemon serves many devices, which the command line tool attaches, watches and detaches; a
+// daemon that is killed leaves nothing that the next one does not put in order.
+// Method: `replaybd daemon` as a process of its own, its commands, NBD and FUSE guests, and SIGKILL.
+
+const fixture = new Scratch();
+let image: TestImage;
+let disk = Buffer.alloc(0);
+
+before(async () => {
+  const url = await serveRegistry(fixture, fixture.path('registry'));
+  image = await makeTestImage(fixture, url);
+  disk = readFileSync(image.raw);
+});
+after(() => fixture.close());
+
+/** A daemon whose files are all in the scratch. */
+async function startDaemon(scratch: Scratch): Promise<CliProcess> {
+  const folders = ['--cache', scratch.path('cache'), '--trace-dir', scratch.path('traces')];
+  const socket = ['--socket', scratch.path('control')];
+  const daemon = new CliProcess(scratch, ['daemon', '--json', ...socket, ...folders]);
+  const { control, pid } = JSON.parse(await daemon.line()) as { control: string; pid: number };
+  assert.equal(control, scratch.path('control'));
+  assert.equal(pid, daemon.pid);
+  return daemon;
+}
+
+async function attach(scratch: Scratch, id: string, ...flags: string[]): Promise<ReadyFacts> {
+  const nbd = ['--frontend', 'nbd', '--nbd-socket', scratch.path(`${id}.nbd`)];
+  return await cliJson<ReadyFacts>(scratch, [
+    ...['attach', '--daemon', '--socket', scratch.path('control'), image.reference],
+    ...['--id', id, ...(flags.includes('--frontend') ? [] : nbd), ...flags],
+  ]);
+}
+
+async function list(scratch: Scratch): Promise<DeviceSummary[]> {
+  return await cliJson<DeviceSummary[]>(scratch, ['ls', '--socket', scratch.path('control')]);
+}
+
+async function untilReady(scratch: Scratch, count: number): Promise<void> {
+  const control = scratch.path('control');
+  for (;;) {
+    const { devices } = (await controlRequest(control, 'GET', '/v1/health')) as {
+      devices: { ready: number; opening: number };
+    };
+    if (devices.ready === count) return;
+    assert.ok(devices.opening > 0, JSON.stringify(await list(scratch)));
+  }
+}
+
+async function assertServed(socketPath: string): Promise<void> {
+  const reader = await NbdReader.connect(socketPath);
+  const bytes = await reader.read(2 ** 20, 2 ** 18);
+  assert.ok(disk.subarray(2 ** 20, 2 ** 20 + bytes.length).equals(bytes));
+  reader.close();
+}
+
+test('devices are attached at once, listed, watched and detached', async (t) => {
+  const scratch = scratchOf(t);
+  const daemon = await startDaemon(scratch);
+  const control = scratch.path('control');
+  assert.equal(statSync(control).mode & 0o777, 0o600);
+  const [first] = await Promise.all([
+    attach(scratch, 'a', '--mode', 'record'),
+    attach(scratch, 'b', '--mode', 'off'),
+    attach(scratch, 'b', '--mode', 'off'),
+  ]);
+  assert.equal(first.control, control);
+  await Promise.all([assertServed(scratch.path('a.nbd')), assertServed(scratch.path('b.nbd'))]);
+  const devices = await list(scratch);
+  assert.deepEqual(devices.map(({ device, state }) => `${device} ${state}`).sort(), [
+    'a ready',
+    'b ready',
+  ]);
+  const socket = ['--socket', control];
+  assert.match(await cliOutput(scratch, ['ls', ...socket]), /^DEVICE .*\na +ready +record/);
+  const stats = await cliJson<{ device: string; pid: number }>(scratch, ['stats', 'a', ...socket]);
+  assert.deepEqual([stats.device, stats.pid], ['a', daemon.pid]);
+  const stopped = await cliJson<{ records: number }>(scratch, ['record', 'stop', 'a', ...socket]);
+  assert.ok(stopped.records > 0);
+  const trace = scratch.path('second.trace');
+  await cliOutput(scratch, ['record', 'start', 'b', '--trace', trace, ...socket]);
+  await assertServed(scratch.path('b.nbd'));
+  await cliOutput(scratch, ['record', 'stop', 'b', ...socket]);
+  assert.ok(existsSync(trace));
+
+  const args = [
+    'attach',
+    '--daemon',
+    ...socket,
+    image.reference,
+    '--frontend',
+    'none',
+    '--id',
+    'a',
+  ];
+  const conflict = await cli(scratch, args);
+  assert.equal(conflict.code, 1);
+  assert.match(conflict.stderr, /frontend, frontendParameters differ.*ERR_DEVICE_CONFLICT/s);
+  assert.equal((await cli(scratch, [...args, '--cache', 'none'])).code, 2);
+  const several = await cli(scratch, ['detach', ...socket]);
+  assert.match(several.stderr, /those of .*ERR_CONTROL_AMBIGUOUS/);
+  assert.match(await cliOutput(scratch, ['detach', 'a', ...socket]), /^a is detached$/m);
+  assert.ok(!existsSync(scratch.path('a.nbd')));
+  assert.equal((await list(scratch)).length, 1);
+  daemon.kill('SIGTERM');
+  const { code, stderr } = await daemon.ended;
+  assert.equal(code, 0, stderr);
+  assert.ok(!existsSync(control) && !existsSync(scratch.path('b.nbd')));
+});
+
+test('a daemon that is killed is followed by one that serves the same devices', async (t) => {
+  const scratch = scratchOf(t);
+  const killed = await startDaemon(scratch);
+  const upper = scratch.path('upper');
+  await Promise.all([
+    attach(scratch, 'plain', '--mode', 'auto'),
+    attach(scratch, 'written', '--mode', 'off', '--upper', upper),
+  ]);
+  await attach(scratch, 'gone', '--mode', 'off');
+  await cliOutput(scratch, ['detach', 'gone', '--socket', scratch.path('control')]);
+  killed.kill('SIGKILL');
+  await killed.ended;
+  assert.ok(existsSync(scratch.path('plain.nbd')), 'sockets stay behind');
+
+  const daemon = await startDaemon(scratch);
+  await untilReady(scratch, 2);
+  await Promise.all([
+    assertServed(scratch.path('plain.nbd')),
+    assertServed(scratch.path('written.nbd')),
+  ]);
+  // Whoever retries what it asked of the killed one gets the same device.
+  await attach(scratch, 'plain', '--mode', 'auto');
+  assert.equal((await list(scratch)).length, 2);
+  const second = await cli(scratch, [
+    'daemon',
+    '--socket',
+    scratch.path('control'),
+    '--cache',
+    'none',
+  ]);
+  assert.equal(second.code, 1);
+  assert.match(second.stderr, /ERR_SOCKET_IN_USE/);
+  await assertServed(scratch.path('plain.nbd'));
+  daemon.kill('SIGINT');
+  assert.equal((await daemon.ended).code, 0);
+});
+
+test(
+  'mounts of a killed daemon are put in order and served again',
+  { skip: needs('root') },
+  async (t) => {
+    const scratch = scratchOf(t);
+    const mount = scratch.path('mnt');
+    mkdirSync(mount);
+    const killed = await startDaemon(scratch);
+    await attach(
+      scratch,
+      `m${killed.pid}`,
+      '--frontend',
+      'fuse',
+      '--mode',
+      'off',
+      '--mount',
+      mount,
+    );
+    const file = join(mount, 'modules', 'pino', 'package.json');
+    const text = readFileSync(file, 'utf8');
+    killed.kill('SIGKILL');
+    await killed.ended;
+    assert.ok(leftovers(mount).length > 0, 'the mount stays behind');
+
+    const daemon = await startDaemon(scratch);
+    await untilReady(scratch, 1);
+    assert.equal(readFileSync(file, 'utf8'), text);
+    await cliOutput(scratch, ['detach', '--socket', scratch.path('control')]);
+    assert.deepEqual(leftovers(mount), []);
+    daemon.kill('SIGTERM');
+    assert.equal((await daemon.ended).code, 0);
+  },
+);
+
+test('a daemon ends while a registry keeps it waiting', async (t) => {
+  const scratch = scratchOf(t);
+  const daemon = await startDaemon(scratch);
+  const registry = await startEmbeddedRegistry({ root: scratch.path('registry') });
+  scratch.atEnd(() => registry.close());
+  registry.setFaults(() => ({ kind: 'delay', ms: 600_000 }));
+  const body = { id: 'd', image: `${registry.url}/a/b:c`, frontend: 'none' };
+  const asked = controlRequest(scratch.path('control'), 'POST', '/v1/devices', body);
+  const refused = assert.rejects(asked);
+  const devices = async () => await controlRequest(scratch.path('control'), 'GET', '/v1/devices');
+  while (((await devices()) as DeviceSummary[]).length === 0);
+  daemon.kill('SIGTERM');
+  assert.equal((await daemon.ended).code, 0);
+  await refused;
+});
