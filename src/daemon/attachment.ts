@@ -9,7 +9,7 @@ import { StackDevice } from '../device/device.ts';
 import type { MissObserver } from '../device/miss-reader.ts';
 import { createTapMap, TapDrain } from '../device/tap.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
-import { openStack, type Stack, type StackPiece } from '../image/stack.ts';
+import type { Stack, StackPiece } from '../image/stack.ts';
 import { QualityMeter, touchStack, type QualitySnapshot } from '../prefetch/quality.ts';
 import type { Replay, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
 import { buildPlan } from '../trace/build-plan.ts';
@@ -165,6 +165,7 @@ export class Attachment {
     const blobs: Blob[] = [];
     let replay: Replay | null = null;
     let upper: OpenedUpper | null = null;
+    let isStackOpen = false;
     const fetched: FetchEvent[] = [];
     const stopListening = runtime.onFetch((event) => void fetched.push(event));
     const { signal } = options;
@@ -192,7 +193,8 @@ export class Attachment {
       blobs.push(...(await openBlobs(runtime, image)));
       signal?.throwIfAborted();
       if (trace?.kind === 'replaybd') replay = replayTrace(runtime, trace.trace, blobs, options);
-      const stack = await openStack(blobs);
+      const stack = await runtime.stacks.open(blobs);
+      isStackOpen = true;
       if (trace !== null && trace.kind !== 'replaybd') {
         replay = replayForeign(runtime, trace, { image, stack, blobs, options });
       }
@@ -210,6 +212,7 @@ export class Attachment {
     } catch (error) {
       replay?.cancel();
       await upper?.layer.close();
+      if (isStackOpen) runtime.stacks.release(blobs);
       await closeAll(blobs);
       await writeResult(runtime, resultFile, `failed:${messageOf(error)}`);
       signal?.throwIfAborted();
@@ -331,6 +334,7 @@ export class Attachment {
       try {
         await this.upper?.close();
       } finally {
+        this.#runtime.stacks.release(this.#blobs);
         await closeAll(this.#blobs);
       }
     }

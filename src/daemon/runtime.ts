@@ -19,6 +19,7 @@ import { TraceStore } from '../trace/store.ts';
 import { returnFreedMemory, shareOneHeap } from '../../native/free-memory.ts';
 import { runForAll } from './faults.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
+import { SharedStacks } from './shared-stacks.ts';
 import { WriteMetrics } from './write-counts.ts';
 
 export interface RuntimeOptions {
@@ -58,6 +59,7 @@ export class Runtime {
   readonly cache: BlobCache;
   readonly fetcher: Fetcher;
   readonly traces: TraceStore;
+  readonly stacks: SharedStacks = new SharedStacks();
   readonly metrics: PrefetchMetrics = new PrefetchMetrics();
   readonly writeMetrics: WriteMetrics = new WriteMetrics(this.metrics.registry);
   readonly clock: Clock;

@@ -56,6 +56,12 @@ export async function openLayerBlob(blob: Blob): Promise<LayerBlob> {
   }
 }
 
+/** A layer as it was opened, on another opening of the same blob. Nothing is read. */
+export function layerBlobOn(layer: LayerBlob, blob: Blob): LayerBlob {
+  const map: LayerMap = { ...layer.map, blob: blob.map };
+  return { ...layer, map, bytes: new LayerBlobBytes(blob, map) };
+}
+
 async function open(reader: BlobReader): Promise<LayerBlob> {
   const { blob } = reader;
   const first = await reader.read(0, Math.min(TAR_PROBE_BYTES, blob.sizeBytes));

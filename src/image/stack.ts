@@ -2,7 +2,7 @@ import type { Blob } from '../blob/blob.ts';
 import { ReplaybdError } from '../base/errors.ts';
 import { lsmtLimits, SECTOR_BYTES } from '../base/limits.ts';
 import type { ByteRange } from '../base/range.ts';
-import { blobRange, openLayerBlob, type LayerBlob } from './layer-blob.ts';
+import { blobRange, layerBlobOn, openLayerBlob, type LayerBlob } from './layer-blob.ts';
 import { openLsmtLayer, type LsmtLayer, type LsmtSummary } from './lsmt/layer.ts';
 import { findSegment, mergeLayers, mergeOnto } from './lsmt/merged-index.ts';
 import { ZERO_LAYER, type StackMap } from './stack-map.ts';
@@ -76,6 +76,18 @@ export async function openIndexedStack(blobs: readonly Blob[]): Promise<IndexedS
     layers: layers.map((layer) => layer.container.map),
   };
   return { layers, ...lookups(map) };
+}
+
+/**
+ * A stack of other openings of the same blobs: it shares the first one's index and jump tables, and
+ * nothing is read. The blobs stay the caller's to close.
+ */
+export function stackOn(stack: Stack, blobs: readonly Blob[]): Stack {
+  const layers = stack.layers.map((layer, i) => {
+    return { ...layer, blob: blobs[i], container: layerBlobOn(layer.container, blobs[i]) };
+  });
+  const maps = layers.map(({ container }) => container.map);
+  return { layers, ...lookups({ ...stack.map, layers: maps }) };
 }
 
 /**
