@@ -7,6 +7,7 @@ import { packageRoot } from '../../src/base/package-root.ts';
 import type { AttachParameters } from '../../src/daemon/attach-parameters.ts';
 import { DeviceStore } from '../../src/daemon/device-store.ts';
 import { Devices } from '../../src/daemon/devices.ts';
+import { upstreamSnapshot } from '../../src/daemon/upstream-snapshot.ts';
 import { containFaults } from '../../src/daemon/faults.ts';
 import { Runtime } from '../../src/daemon/runtime.ts';
 import { NbdReader } from '../../src/demo/nbd-client.ts';
@@ -267,4 +268,26 @@ test('a recording begins and ends while the device goes on', async (t) => {
   assert.equal(attachment.report().trace?.path, trace);
   const stored = attachment.startRecording({ workload: ['second'] });
   assert.ok(stored.startsWith(scratch.path('traces')));
+});
+
+test("overlaybd's snapshot call takes the writable layer that the other configuration names", async (t) => {
+  const scratch = scratchOf(t);
+  const { devices } = await bench(scratch);
+  const { attachment } = await devices.attach(wanted('d', { upper: scratch.path('upper') }));
+  const bytes = Buffer.alloc(4096, 7);
+  await attachment.device.writer?.write(8192, bytes, false);
+  const config = scratch.path('next.json');
+  const upper = { data: scratch.path('next.data'), index: scratch.path('next.index') };
+  writeFileSync(config, JSON.stringify({ repoBlobUrl: '', lowers: [], upper }));
+  const ask = (query: string) => upstreamSnapshot(devices, new URLSearchParams(query));
+  assert.equal((await ask('dev_id=d')).status, 400);
+  assert.equal((await ask(`dev_id=x&config=${config}`)).status, 404);
+  const done = await ask(`dev_id=d&config=${config}`);
+  assert.deepEqual([done.status, done.success], [200, true], done.message);
+  assert.ok(!existsSync(config) && existsSync(upper.data));
+  assert.equal(attachment.report().upper?.data, upper.data);
+  const into = Buffer.alloc(4096);
+  await attachment.device.read(8192, into);
+  assert.ok(into.equals(bytes));
+  assert.equal((await ask(`dev_id=d&config=${config}`)).status, 500, 'it is gone');
 });
