@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { controlRequest } from '../../src/daemon/control-client.ts';
 import type { DeviceSummary } from '../../src/daemon/served-device.ts';
 import { NbdReader } from '../../src/demo/nbd-client.ts';
@@ -52,13 +53,15 @@ async function list(scratch: Scratch): Promise<DeviceSummary[]> {
 
 async function untilReady(scratch: Scratch, count: number): Promise<void> {
   const control = scratch.path('control');
-  for (;;) {
+  for (const end = Date.now() + 60_000; Date.now() < end;) {
     const { devices } = (await controlRequest(control, 'GET', '/v1/health')) as {
-      devices: { ready: number; opening: number };
+      devices: { ready: number; failed: number };
     };
     if (devices.ready === count) return;
-    assert.ok(devices.opening > 0, JSON.stringify(await list(scratch)));
+    assert.equal(devices.failed, 0);
+    await sleep(20);
   }
+  assert.fail(JSON.stringify(await list(scratch)));
 }
 
 async function assertServed(socketPath: string): Promise<void> {
