@@ -11,7 +11,7 @@ import { makeInitramfs, type GuestCommand } from './initramfs.ts';
 import { guestFolder, guestKernel, type GuestKernel } from './kernel.ts';
 
 const QEMU = 'qemu-system-x86_64';
-const JOB_MS_MAX = 180_000;
+const JOB_MS_MAX = 300_000;
 const PROBE_MS_MAX = 10_000;
 const MEMORY_MIB = 1536;
 /** cmpxchg16b of QEMU's own emulation makes some kernels fail; nothing here needs it. */
@@ -41,7 +41,7 @@ export function needsGuest(...programs: string[]): string | false {
 /**
  * Boots a guest that sees the host's files read-only, runs a job of test/guest/jobs in it under this
  * Node, and returns what the job printed. Fails, with all that the guest printed, when the job does
- * not succeed in three minutes.
+ * not succeed in five minutes.
  */
 export async function runGuestJob(job: GuestJob): Promise<string> {
   const kernel = guestKernel();
