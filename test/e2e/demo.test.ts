@@ -9,7 +9,7 @@ import { scratchOf, type Scratch } from '../support/scratch.ts';
 
 // Goal: the demonstration shows on any machine what the project is for, and cleans up after itself.
 // Method: it is run as users run it, over a faster link than theirs, and its figures are compared with
-// each other: a replay lies between warm and lazy, and fetches what lazy fetched without being asked.
+// each other: a replay takes less time than lazy, and fetches what lazy fetched without being asked.
 
 interface RunFigures {
   firstOutputMs: number;
@@ -48,14 +48,10 @@ function assertSane({ image, lazy, replay, warm, boundMs, gapClosure }: DemoFigu
   // The kernel does not read exactly the same blocks every time.
   assert.ok(warm.requests < lazy.requests / 20, `a warm start sends ${warm.requests} requests`);
   assert.ok(warm.fetchedBytes < lazy.fetchedBytes / 20);
-  const order = [warm, replay, lazy].map((run) => run.firstOutputMs);
-  assert.deepEqual(
-    order,
-    order.toSorted((a, b) => a - b),
-    'warm, replayed, lazy',
-  );
+  // Warm and replayed starts are close, and a busy machine may swap them; lazy waits for the link.
+  for (const run of [warm, replay]) assert.ok(run.firstOutputMs < lazy.firstOutputMs);
   assert.ok(boundMs > warm.firstOutputMs && boundMs < lazy.firstOutputMs);
-  assert.ok(gapClosure > 0 && gapClosure < 1);
+  assert.ok(gapClosure > 0);
 }
 
 test('a program starts from a mounted image', { skip: needs('root') }, async (t) => {
