@@ -78,7 +78,7 @@ test('rings of several producers are merged by time', () => {
     producers[(i * i) % 3].push(i * 512, 512, true);
     pushed.push(i * 512);
     // Entries of one microsecond may come in any order of rings: keep them apart.
-    const until = performance.now() + 0.002;
+    const until = performance.now() + 0.02;
     while (performance.now() < until);
   }
   assert.deepEqual(
