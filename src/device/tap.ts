@@ -40,6 +40,23 @@ export function createTapMap(ringCount: number, capacity: number = tapLimits.rin
   return { rings };
 }
 
+const CALIBRATIONS = 5;
+
+/** What performance.now() lacks of the time since the epoch: from the two clocks read closest together. */
+function originUs(epochNs: bigint): number {
+  let closestMs = Infinity;
+  let origin = 0;
+  for (let i = 0; i < CALIBRATIONS; i += 1) {
+    const beforeMs = performance.now();
+    const sinceEpochUs = Number(process.hrtime.bigint() - epochNs) / 1000;
+    const afterMs = performance.now();
+    if (afterMs - beforeMs >= closestMs) continue;
+    closestMs = afterMs - beforeMs;
+    origin = sinceEpochUs - ((beforeMs + afterMs) / 2) * 1000;
+  }
+  return origin;
+}
+
 /** A reading thread's end of its ring. */
 export class TapProducer {
   readonly #words: Int32Array;
@@ -58,7 +75,7 @@ export class TapProducer {
     // performance.now() may count from another origin on each thread; hrtime is one clock for
     // the process, and does not step when somebody sets the time of day.
     const epochNs = new BigInt64Array(ring)[EPOCH_NS];
-    this.#originUs = Number(process.hrtime.bigint() - epochNs) / 1000 - performance.now() * 1000;
+    this.#originUs = originUs(epochNs);
   }
 
   /**
