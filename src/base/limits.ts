@@ -98,6 +98,8 @@ export const tapLimits = {
   ringsMax: 64,
   /** Entries of one ring; a power of two. */
   ringEntries: 65_536,
+  /** Misses that are remembered by their entry's time until their wait begins. */
+  missStampsMax: 4096,
 } as const;
 
 export const traceLimits = {

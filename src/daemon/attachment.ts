@@ -16,6 +16,7 @@ import { buildPlan } from '../trace/build-plan.ts';
 import { Recording } from '../trace/recording.ts';
 import type { AnyTrace } from '../trace/overlaybd/any-trace.ts';
 import { imageKey } from '../trace/store.ts';
+import { WaitLog } from '../trace/wait-log.ts';
 import {
   describeWorkload,
   type EndReason,
@@ -98,6 +99,7 @@ export class Attachment {
   readonly #runtime: Runtime;
   readonly #blobs: readonly Blob[];
   readonly #drain: TapDrain;
+  readonly #waits = new WaitLog();
   readonly #stopTicking: () => void;
   readonly #stopListening: () => void;
   readonly readyMs: number;
@@ -343,10 +345,14 @@ export class Attachment {
   #missObserver(): MissObserver {
     return {
       onMiss: (offset, length) => {
+        // The read's own entry is in the tap: it tells since when the read waits.
+        this.#takeEntries();
         this.#accessUs = this.#drain.nowUs();
+        this.#waits.begin(this.#accessUs, offset);
         return this.quality.onMiss(offset, length);
       },
       onMissDone: (latencyMs, error, source) => {
+        this.#waits.end(this.#drain.nowUs());
         this.quality.onMissDone(latencyMs, error, source);
       },
     };
@@ -401,6 +407,7 @@ export class Attachment {
       clock: this.#runtime.clock,
       log: this.#runtime.log,
       startUs,
+      waitedUs: (timeUs) => this.#waits.waitedUs(timeUs),
       ...(recordLimitMs === undefined ? {} : { timeLimitMs: recordLimitMs }),
       ...(recordUntilIdleMs === undefined ? {} : { untilIdleMs: recordUntilIdleMs }),
     });
@@ -409,12 +416,19 @@ export class Attachment {
   }
 
   #drainTap(): void {
+    const nowUs = this.#drain.nowUs();
+    this.#takeEntries();
+    this.#waits.settle(nowUs);
+    this.recording?.tick();
+  }
+
+  #takeEntries(): void {
     this.#drain.drain((timeUs, offset, length, hit) => {
       this.#accessUs = timeUs;
+      if (!hit) this.#waits.onMissEntry(timeUs, offset);
       this.quality.onAccess(offset, length, hit);
       this.recording?.access(timeUs, offset, length);
     });
-    this.recording?.tick();
   }
 
   #setReadAhead(readAhead: 'auto' | 'off'): void {

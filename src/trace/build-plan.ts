@@ -2,7 +2,7 @@ import { GRANULE_BYTES, traceLimits } from '../base/limits.ts';
 import { alignToGranules, type ByteRange } from '../base/range.ts';
 import { SparseBitmap } from '../base/sparse-bitmap.ts';
 import type { ServedPiece } from './recorder.ts';
-import type { TraceLayer, TracePlan, TraceRecords } from './trace.ts';
+import { warmTimeUs, type TraceLayer, type TracePlan, type TraceRecords } from './trace.ts';
 
 /** A served piece with the byte of its layer's LSMT file where it begins. */
 export interface LocatedPiece extends ServedPiece {
@@ -29,7 +29,8 @@ const JOIN_US_MAX = 2000;
 
 /**
  * The blob ranges that a trace's records need, in whole granules, each granule once, in the order
- * of first access; before them, what opening the layers needs. Records that the image serves from
+ * of first access; before them, what opening the layers needs. They are due when a warm run needs
+ * them, whatever the recorded one waited for. Records that the image serves from
  * another layer than they say are left out, and so is what lies beyond 1,000,000 ranges.
  */
 export function buildPlan(input: PlanInput): TracePlan {
@@ -41,7 +42,7 @@ export function buildPlan(input: PlanInput): TracePlan {
   for (let i = 0; i < records.count; i += 1) {
     for (const piece of resolver.locate(records.lba[i], records.sectors[i])) {
       if (piece.layer !== records.layer[i]) continue;
-      builder.add(piece.layer, resolver.blobRangeOf(piece), records.timeUs[i]);
+      builder.add(piece.layer, resolver.blobRangeOf(piece), warmTimeUs(records, i));
     }
   }
   return builder.finish();

@@ -3,7 +3,7 @@ import { crc32c } from '../base/crc32c.ts';
 import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { lsmtLimits, SECTOR_BYTES, traceLimits } from '../base/limits.ts';
 import { digestOf, Fields, integerOf } from './fields.ts';
-import { CRC_BYTES, PREFIX, VERSION_MAJOR, VERSION_MINOR } from './layout.ts';
+import { CRC_BYTES, PREFIX, VERSION_MAJOR, VERSION_MINOR, WAIT_MINOR } from './layout.ts';
 import { scanMsgpack } from './msgpack-scan.ts';
 import { decodePlan } from './plan-codec.ts';
 import { decodeRecords } from './records-codec.ts';
@@ -40,7 +40,7 @@ export function decodeTrace(bytes: Uint8Array, name = 'trace'): Trace {
     const minor = checkEnvelope(bytes);
     scanMsgpack(bytes);
     // The library leaves a property on the array it reads: let that be a view of our own.
-    return parseTrace(unpackr.unpack(bytes.subarray()), minor > VERSION_MINOR);
+    return parseTrace(unpackr.unpack(bytes.subarray()), minor);
   } catch (error) {
     const isOurs = error instanceof ReplaybdError && error.code.startsWith('ERR_TRACE_');
     const code = isOurs ? (error.code as `ERR_${string}`) : 'ERR_TRACE_FORMAT';
@@ -86,7 +86,8 @@ function checkEnvelope(bytes: Uint8Array): number {
   return minor;
 }
 
-function parseTrace(value: unknown, extra: boolean): Trace {
+function parseTrace(value: unknown, minor: number): Trace {
+  const extra = minor > VERSION_MINOR;
   const top = new Fields('', value, TOP_KEYS, extra);
   if (top.bytes('crc32c').length !== CRC_BYTES) throw damaged('crc32c', '4 bytes', 'another size');
   const image = parseImage(top.get('image'), extra);
@@ -100,7 +101,7 @@ function parseTrace(value: unknown, extra: boolean): Trace {
       durationUs: recording.durationUs,
       runs,
     },
-    extra,
+    { extra, waits: minor >= WAIT_MINOR },
   );
   return {
     image,

@@ -1,5 +1,5 @@
 import { SECTOR_BYTES } from '../base/limits.ts';
-import type { Trace } from './trace.ts';
+import { waitedUs, type Trace } from './trace.ts';
 
 /** A trace's facts and totals, without its columns: what `trace show --json` prints. */
 export interface TraceSummary extends Pick<Trace, 'image' | 'workload' | 'recording' | 'runs'> {
@@ -7,6 +7,8 @@ export interface TraceSummary extends Pick<Trace, 'image' | 'workload' | 'record
   readonly records: number;
   /** Bytes of the disk that the records cover. */
   readonly recordedBytes: number;
+  /** Before the last record, how long reads waited for bytes that were not local. */
+  readonly waitedUs: number;
   readonly bytesPerRecord: number | null;
   readonly planRanges: number;
   /** Compressed bytes of the plan; of those, due at time 0 (what opening the layers needs). */
@@ -35,6 +37,7 @@ export function summariseTrace(trace: Trace, fileBytes: number): TraceSummary {
     fileBytes,
     records: records.count,
     recordedBytes: layers.reduce((sum, layer) => sum + layer.recordedBytes, 0),
+    waitedUs: waitedUs(records),
     bytesPerRecord: records.count === 0 ? null : fileBytes / records.count,
     planRanges: plan.count,
     planBytes: layers.reduce((sum, layer) => sum + layer.planBytes, 0),
@@ -52,7 +55,8 @@ export function formatSummary(summary: TraceSummary): string {
     `workload   ${printable([...workload.entrypoint, ...workload.args].join(' ')) || workload.key}`,
     `recorded   ${new Date(recording.startedAtMs).toISOString()}, ${seconds} s, ` +
       `ended by ${recording.endReason}, runs ${summary.runs}`,
-    `records    ${summary.records}, ${mib(summary.recordedBytes)}`,
+    `records    ${summary.records}, ${mib(summary.recordedBytes)}` +
+      (summary.waitedUs === 0 ? '' : `, waited ${(summary.waitedUs / 1e6).toFixed(2)} s for bytes`),
     `plan       ${summary.planRanges} ranges, ${mib(summary.planBytes)}, ` +
       `${mib(summary.planMetadataBytes)} of it due at once`,
     `file       ${summary.fileBytes} bytes`,

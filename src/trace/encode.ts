@@ -3,11 +3,11 @@ import { crc32c } from '../base/crc32c.ts';
 import { SECTOR_BYTES, traceLimits } from '../base/limits.ts';
 import { ReplaybdError } from '../base/errors.ts';
 import { decodeTrace } from './decode.ts';
-import { CRC_BYTES, MAGIC, VERSION_MAJOR, VERSION_MINOR } from './layout.ts';
+import { CRC_BYTES, MAGIC, VERSION_MAJOR, WAIT_MINOR } from './layout.ts';
 import { encodePlan } from './plan-codec.ts';
 import { encodeRecords } from './records-codec.ts';
 import { tooLarge } from './trace-errors.ts';
-import { emptyPlan, takeRecords, type Trace } from './trace.ts';
+import { emptyPlan, takeRecords, waitedUs, type Trace } from './trace.ts';
 
 const packr = new Packr({ useRecords: false, variableMapSize: true });
 
@@ -20,7 +20,8 @@ export function encodeTrace(trace: Trace): Uint8Array {
   const { image, workload, recording, runs, records, plan } = trace;
   const packed: Uint8Array = packr.pack({
     magic: MAGIC,
-    version: [VERSION_MAJOR, VERSION_MINOR],
+    // As old as it can be, so that older readers know all of it.
+    version: [VERSION_MAJOR, waitedUs(records) > 0 ? WAIT_MINOR : 0],
     image: {
       manifestDigest: image.manifestDigest,
       virtualSizeBytes: image.virtualSizeBytes,

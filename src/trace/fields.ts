@@ -19,6 +19,10 @@ export class Fields {
     if (unknown !== undefined && !extra) throw damaged(name, `keys ${keys.join(', ')}`, unknown);
   }
 
+  has(key: string): boolean {
+    return this.#values.has(key);
+  }
+
   get(key: string): unknown {
     if (!this.#values.has(key)) throw damaged(this.#path(key), 'a value', 'none');
     return this.#values.get(key);

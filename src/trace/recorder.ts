@@ -40,6 +40,7 @@ export class Recorder {
   #columns = makeColumns(COLUMN_LENGTH_MIN);
   #count = 0;
   #timeUs = 0;
+  #waitUs = 0;
   #full = false;
 
   constructor(options: RecorderOptions) {
@@ -58,11 +59,17 @@ export class Recorder {
     return this.#full;
   }
 
-  /** `timeUs` counts from the recording's begin; a time before the last one counts as that one. */
-  access(timeUs: number, offset: number, length: number): void {
+  /**
+   * `timeUs` counts from the recording's begin; a time before the last one counts as that one.
+   * `waitUs`: how much of it reads waited for bytes that were not local.
+   */
+  access(timeUs: number, offset: number, length: number, waitUs = 0): void {
     this.counts.accesses += 1;
     if (this.#full) return;
-    this.#timeUs = Math.max(this.#timeUs, Math.round(timeUs));
+    const elapsedUs = Math.max(0, Math.round(timeUs) - this.#timeUs);
+    const waitedUs = Math.max(0, Math.round(waitUs) - this.#waitUs);
+    this.#timeUs += elapsedUs;
+    this.#waitUs += Math.min(waitedUs, elapsedUs);
     const complete = this.#touched.add(
       offset / SECTOR_BYTES,
       length / SECTOR_BYTES,
@@ -73,10 +80,11 @@ export class Recorder {
 
   /** The records so far, as columns of their own. */
   records(): TraceRecords {
-    const { timeUs, lba, sectors, layer } = this.#columns;
+    const { timeUs, waitUs, lba, sectors, layer } = this.#columns;
     return {
       count: this.#count,
       timeUs: timeUs.slice(0, this.#count),
+      waitUs: waitUs.slice(0, this.#count),
       lba: lba.slice(0, this.#count),
       sectors: sectors.slice(0, this.#count),
       layer: layer.slice(0, this.#count),
@@ -125,6 +133,7 @@ export class Recorder {
     if (this.#count === this.#columns.lba.length) this.#columns = grown(this.#columns);
     const columns = this.#columns;
     columns.timeUs[this.#count] = this.#timeUs;
+    columns.waitUs[this.#count] = this.#waitUs;
     columns.lba[this.#count] = lba;
     columns.sectors[this.#count] = sectors;
     columns.layer[this.#count] = layer;
@@ -135,6 +144,7 @@ export class Recorder {
 
 interface Columns {
   timeUs: Float64Array;
+  waitUs: Float64Array;
   lba: Float64Array;
   sectors: Uint32Array;
   layer: Uint16Array;
@@ -143,6 +153,7 @@ interface Columns {
 function makeColumns(length: number): Columns {
   return {
     timeUs: new Float64Array(length),
+    waitUs: new Float64Array(length),
     lba: new Float64Array(length),
     sectors: new Uint32Array(length),
     layer: new Uint16Array(length),
@@ -152,6 +163,7 @@ function makeColumns(length: number): Columns {
 function grown(columns: Columns): Columns {
   const larger = makeColumns(columns.lba.length * 2);
   larger.timeUs.set(columns.timeUs);
+  larger.waitUs.set(columns.waitUs);
   larger.lba.set(columns.lba);
   larger.sectors.set(columns.sectors);
   larger.layer.set(columns.layer);

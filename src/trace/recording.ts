@@ -26,6 +26,8 @@ export interface RecordingOptions {
   readonly log: Logger;
   /** The tap's clock when the recording begins; access times count from here. */
   readonly startUs: number;
+  /** How long reads have waited for bytes that were not local before a time, both by the tap's clock. */
+  readonly waitedUs?: (timeUs: number) => number;
   readonly timeLimitMs?: number;
   /** Ends the recording when nothing was touched for the first time for so long. */
   readonly untilIdleMs?: number;
@@ -49,6 +51,7 @@ export class Recording {
   readonly #startedAtMs: number;
   readonly #startMs: number;
   readonly #settle: PromiseWithResolvers<Trace> = Promise.withResolvers<Trace>();
+  readonly #waitedAtStartUs: number;
   #endReason: EndReason | null = null;
   #lastNewMs: number;
   #nextCheckpointMs: number;
@@ -59,6 +62,7 @@ export class Recording {
   constructor(options: RecordingOptions) {
     this.#options = options;
     this.recorder = new Recorder({ locate: options.locate });
+    this.#waitedAtStartUs = options.waitedUs?.(options.startUs) ?? 0;
     this.finished = this.#settle.promise;
     // A caller that only stops the recording must not be killed by a failed save.
     this.finished.catch(() => undefined);
@@ -75,7 +79,9 @@ export class Recording {
   /** A read of the device, by the tap's clock. Ignored once the recording has ended. */
   access(timeUs: number, offset: number, length: number): void {
     if (this.#endReason !== null) return;
-    this.recorder.access(Math.max(0, timeUs - this.#options.startUs), offset, length);
+    const { startUs, waitedUs } = this.#options;
+    const waitUs = waitedUs === undefined ? 0 : waitedUs(timeUs) - this.#waitedAtStartUs;
+    this.recorder.access(Math.max(0, timeUs - startUs), offset, length, waitUs);
   }
 
   /** Looks at the limits, and saves a checkpoint when one is due. To be called every few 10 ms. */

@@ -11,6 +11,7 @@ import {
 import { Fields } from './fields.ts';
 import { damaged, tooLarge } from './trace-errors.ts';
 import type { TraceRecords } from './trace.ts';
+import { decodeWaits, encodeWaits } from './wait-codec.ts';
 
 /** What the numbers of a records map are checked against. */
 export interface RecordBounds {
@@ -20,7 +21,16 @@ export interface RecordBounds {
   readonly runs: number;
 }
 
+/** What a file's minor version says of its records map. */
+export interface RecordKeys {
+  /** Keys that nobody here knows may occur. */
+  readonly extra: boolean;
+  /** `wait` may occur. */
+  readonly waits: boolean;
+}
+
 const KEYS = ['count', 'sectorUnit', 'time', 'lba', 'sectors', 'layer', 'weight'];
+const KEYS_WITH_WAIT = [...KEYS, 'wait'];
 /** File systems use blocks of 4 KiB, so LBAs and sizes mostly are multiples of 8 sectors. */
 const SECTOR_UNITS = [8, 4, 2, 1];
 
@@ -29,6 +39,7 @@ export function encodeRecords(records: TraceRecords, bounds: RecordBounds): obje
   const { count, timeUs, sectors, layer, weight } = records;
   if (count > traceLimits.recordsMax) throw tooLarge('records', traceLimits.recordsMax, count);
   const unit = sectorUnitOf(records);
+  const wait = encodeWaits(records);
   return {
     count,
     sectorUnit: unit,
@@ -42,11 +53,17 @@ export function encodeRecords(records: TraceRecords, bounds: RecordBounds): obje
       count,
       bounds.runs,
     ),
+    ...(wait.length > 0 ? { wait } : {}),
   };
 }
 
-export function decodeRecords(value: unknown, bounds: RecordBounds, extra: boolean): TraceRecords {
-  const fields = new Fields('records', value, KEYS, extra);
+export function decodeRecords(
+  value: unknown,
+  bounds: RecordBounds,
+  keys: RecordKeys,
+): TraceRecords {
+  const known = keys.waits ? KEYS_WITH_WAIT : KEYS;
+  const fields = new Fields('records', value, known, keys.extra);
   const count = fields.integer('count', 0, traceLimits.recordsMax);
   const unit = fields.integer('sectorUnit', 1, 8);
   if (!SECTOR_UNITS.includes(unit)) throw damaged('records.sectorUnit', '1, 2, 4 or 8', `${unit}`);
@@ -55,10 +72,13 @@ export function decodeRecords(value: unknown, bounds: RecordBounds, extra: boole
   const sectorsBytes = fields.bytes('sectors', count);
   const lbaBytes = fields.bytes('lba', count);
   const timeUs = decodeRising('records.time', time, count, bounds.durationUs);
+  const waitBytes = keys.waits && fields.has('wait') ? fields.bytes('wait') : new Uint8Array(0);
+  const waitUs = decodeWaits(waitBytes, timeUs);
   const { lba, sectors } = decodeLba(lbaBytes, sectorsBytes, count, unit, bounds.deviceSectors);
   const layer = decodeRuns('records.layer', fields.bytes('layer'), count, bounds.layerCount);
   const weight = decodeRuns('records.weight', fields.bytes('weight'), count, bounds.runs);
-  return { count, timeUs, lba, sectors, layer, weight: weight.map((value) => value + 1) };
+  const weights = weight.map((value) => value + 1);
+  return { count, timeUs, waitUs, lba, sectors, layer, weight: weights };
 }
 
 function sectorUnitOf(records: TraceRecords): number {

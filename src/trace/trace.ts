@@ -51,6 +51,11 @@ export interface TraceRecords {
   readonly count: number;
   /** Since the recording began; never decreases. */
   readonly timeUs: Float64Array;
+  /**
+   * Of the time up to the record, how much at least one read waited for bytes that were not local.
+   * Never grows faster than `timeUs`; zeros where nothing waited or where it is not known.
+   */
+  readonly waitUs: Float64Array;
   readonly lba: Float64Array;
   readonly sectors: Uint32Array;
   /** Index into the image's layers. */
@@ -108,11 +113,25 @@ export function describeWorkload(
   return { key: workloadKey({ entrypoint, args, env }), entrypoint, args, env };
 }
 
+/**
+ * When a run that has everything local makes a record's access, in microseconds: a record's time on the
+ * warm axis. It never decreases from record to record.
+ */
+export function warmTimeUs(records: TraceRecords, index: number): number {
+  return records.timeUs[index] - records.waitUs[index];
+}
+
+/** Microseconds that a run waited before its last record. */
+export function waitedUs({ count, waitUs }: TraceRecords): number {
+  return count === 0 ? 0 : waitUs[count - 1];
+}
+
 /** The first `count` records. */
 export function takeRecords(records: TraceRecords, count: number): TraceRecords {
   return {
     count,
     timeUs: records.timeUs.subarray(0, count),
+    waitUs: records.waitUs.subarray(0, count),
     lba: records.lba.subarray(0, count),
     sectors: records.sectors.subarray(0, count),
     layer: records.layer.subarray(0, count),

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
+import { decodeTrace } from '../../src/trace/decode.ts';
+import { waitedUs, warmTimeUs } from '../../src/trace/trace.ts';
 import { cli, cliJson, cliOutput, serveRegistry } from '../support/cli.ts';
 import { writeWholeDiskList, type PlayOutput } from '../support/play.ts';
 import { Scratch, scratchOf } from '../support/scratch.ts';
@@ -39,6 +41,26 @@ test('a good trace fetches everything ahead or in time', async (t) => {
   const { report } = await replay(scratchOf(t), fixture.path('good.trace'));
   assert.equal(report.mode, 'replay');
   assert.ok((report.quality.coverage ?? 0) > 0.5, JSON.stringify(report.quality));
+});
+
+test('a recording tells what was waited for the network, and a warm one waits for nothing', async (t) => {
+  const scratch = scratchOf(t);
+  const [cold, warm] = [scratch.path('cold.trace'), scratch.path('warm.trace')];
+  const reads = ['--reads', fixture.path('whole-disk'), '--cache', scratch.path('cache')];
+  for (const trace of [cold, warm]) {
+    await cliOutput(scratch, [
+      ...['play', image.reference, ...reads, '--mode', 'record', '--trace', trace],
+    ]);
+  }
+  const traces = [cold, warm].map((path) => decodeTrace(readFileSync(path), path));
+  const [coldUs, warmUs] = traces.map(({ records }) => waitedUs(records));
+  assert.ok(coldUs > 0, 'the cold run waited');
+  assert.equal(warmUs, 0);
+  for (const { records, plan } of traces) {
+    const lastUs = warmTimeUs(records, records.count - 1);
+    assert.ok(plan.dueUs[plan.count - 1] <= lastUs, 'the plan is on the warm axis');
+  }
+  assert.match(await cliOutput(scratch, ['trace', 'show', cold]), /waited [\d.]+ s for bytes/);
 });
 
 test('a damaged trace is told and not used', async (t) => {

@@ -92,6 +92,15 @@ test('a plan is the granules the records need, each once, earliest due first', (
   );
 });
 
+test('a range is due when a run that waits for nothing needs it', () => {
+  const records = recordsOf([
+    { timeUs: 5000, lba: 0, sectors: 8, layer: 0 },
+    { timeUs: 90_000, waitUs: 80_000, lba: 8000, sectors: 8, layer: 0 },
+  ]);
+  const plan = buildPlan({ records, layers, resolver, metadataRanges: [] });
+  assert.deepEqual([...plan.dueUs], [5000, 10_000]);
+});
+
 test('metadata comes first, layer by layer, cut at the end of the blob', () => {
   const records = recordsOf([{ timeUs: 5000, lba: 0, sectors: 8, layer: 0 }]);
   const plan = buildPlan({ records, layers, resolver, metadataRanges });

@@ -15,7 +15,11 @@ import { bootLikeRecords, random, recordsOf, syntheticLayers, traceOf } from './
 // file is refused with a ReplaybdError. Method: random traces for the round trip; damaged files,
 // forged files with a good checksum, and every field just beyond its bound for the refusals.
 
-const layerRow = fc.record({ gap: fc.nat(70_000), sectors: fc.integer({ min: 1, max: 65_536 }) });
+const layerRow = fc.record({
+  gap: fc.nat(70_000),
+  waitShare: fc.constantFrom(0, 0, 0, 0.3, 1),
+  sectors: fc.integer({ min: 1, max: 65_536 }),
+});
 
 const traces: fc.Arbitrary<Trace> = fc
   .record({
@@ -34,12 +38,15 @@ const traces: fc.Arbitrary<Trace> = fc
   .map(({ layerCount, runs, unit, endReason, text, rows, ranges }) => {
     const layers = syntheticLayers(layerCount, 4096 * 2000 + 77);
     let timeUs = 0;
+    let waitUs = 0;
     const records = recordsOf(
       rows.map(([row, lba, layer, weight]) => {
         timeUs += row.gap;
+        waitUs += Math.floor(row.gap * row.waitShare);
         const sectors = Math.max(1, Math.floor(row.sectors / unit)) * unit;
         return {
           timeUs,
+          waitUs,
           lba: lba - (lba % unit),
           sectors: Math.min(sectors, traceLimits.recordSectorsMax),
           layer: layer % layerCount,
@@ -110,32 +117,56 @@ function resealed(bytes: Uint8Array): Uint8Array {
 
 const sample = encodeTrace(traceOf(bootLikeRecords(60, 3), syntheticLayers(3)));
 
+/** The same records, every third of which waited for half of the time since the one before it. */
+const waitingRecords = (() => {
+  const records = bootLikeRecords(60, 3);
+  let waitUs = 0;
+  const waits = records.timeUs.map((timeUs, i, times) => {
+    if (i % 3 === 0) waitUs += Math.floor((timeUs - (times[i - 1] ?? 0)) / 2);
+    return waitUs;
+  });
+  return { ...records, waitUs: waits };
+})();
+const waitingSample = encodeTrace(traceOf(waitingRecords, syntheticLayers(3)));
+
 test('every cut and every flipped bit of a file is noticed', () => {
-  for (let length = 0; length < sample.length; length += 1) {
-    assert.throws(() => decodeTrace(sample.subarray(0, length)), ReplaybdError);
-  }
-  for (let bit = 0; bit < sample.length * 8; bit += 1) {
-    const flipped = Uint8Array.from(sample);
-    flipped[bit >> 3] ^= 1 << (bit & 7);
-    assert.throws(() => decodeTrace(flipped), ReplaybdError);
+  for (const file of [sample, waitingSample]) {
+    for (let length = 0; length < file.length; length += 1) {
+      assert.throws(() => decodeTrace(file.subarray(0, length)), ReplaybdError);
+    }
+    for (let bit = 0; bit < file.length * 8; bit += 1) {
+      const flipped = Uint8Array.from(file);
+      flipped[bit >> 3] ^= 1 << (bit & 7);
+      assert.throws(() => decodeTrace(flipped), ReplaybdError);
+    }
   }
 });
 
 test('a forged file with a good checksum gives a trace or a trace error', () => {
-  for (let bit = 0; bit < (sample.length - 4) * 8; bit += 1) {
-    const flipped = Uint8Array.from(sample);
-    flipped[bit >> 3] ^= 1 << (bit & 7);
-    decodeAnything(resealed(flipped));
-  }
   const next = random(7);
-  for (let round = 0; round < 3000; round += 1) {
-    const forged = Uint8Array.from(sample);
-    const changes = 1 + Math.floor(next() * 8);
-    for (let i = 0; i < changes; i += 1) {
-      forged[33 + Math.floor(next() * (forged.length - 33))] = Math.floor(next() * 256);
+  for (const file of [sample, waitingSample]) {
+    for (let bit = 0; bit < (file.length - 4) * 8; bit += 1) {
+      const flipped = Uint8Array.from(file);
+      flipped[bit >> 3] ^= 1 << (bit & 7);
+      decodeAnything(resealed(flipped));
     }
-    decodeAnything(resealed(forged));
+    for (let round = 0; round < 3000; round += 1) {
+      const forged = Uint8Array.from(file);
+      const changes = 1 + Math.floor(next() * 8);
+      for (let i = 0; i < changes; i += 1) {
+        forged[33 + Math.floor(next() * (forged.length - 33))] = Math.floor(next() * 256);
+      }
+      decodeAnything(resealed(forged));
+    }
   }
+});
+
+test('a file without waits is of version 1.0, one with waits of 1.1', () => {
+  assert.deepEqual([...sample.subarray(31, 33)], [1, 0]);
+  assert.deepEqual([...waitingSample.subarray(31, 33)], [1, 1]);
+  assert.deepEqual(decodeTrace(waitingSample).records, waitingRecords);
+  // Every third of 60 records: two small numbers each.
+  assert.ok(waitingSample.length - sample.length < 20 * 3 + 12, 'a wait costs few bytes');
 });
 
 test('random bytes behind a good head are refused', () => {
@@ -149,9 +180,9 @@ test('random bytes behind a good head are refused', () => {
 });
 
 /** The decoded body of a good file with one change, packed and sealed again. */
-function forge(change: (body: Body) => void): Uint8Array {
+function forge(change: (body: Body) => void, file = sample): Uint8Array {
   const packr = new Packr({ useRecords: false, variableMapSize: true });
-  const body = packr.unpack(sample) as Body;
+  const body = packr.unpack(file) as Body;
   change(body);
   return resealed(new Uint8Array(packr.pack(body)));
 }
@@ -194,18 +225,37 @@ const refusals: [string, (body: Body) => void, string][] = [
   ['many texts', (body) => (body.workload.args = Array(1025).fill('a')), 'ERR_TRACE_LIMIT'],
   ['deep nesting', (body) => (body.workload.args = [[[[[[[[1]]]]]]]]), 'ERR_TRACE_FORMAT'],
   ['zero runs', (body) => (body.runs = 0), 'ERR_TRACE_FORMAT'],
+  [
+    'waits in a file that is too old for them',
+    (body) => (body.records.wait = Uint8Array.of(0, 0)),
+    'ERR_TRACE_FORMAT',
+  ],
+  ['a wait of a record that is not there', waits(60, 0), 'ERR_TRACE_FORMAT'],
+  ['a wait longer than the time', waits(1, 2000), 'ERR_TRACE_FORMAT'],
+  ['half a wait', waits(1), 'ERR_TRACE_FORMAT'],
+  ['waits of no numbers', (body) => waits()(body, 'none'), 'ERR_TRACE_FORMAT'],
   ['a plan beyond its blob', (body) => (body.plan = planMap(131_072, 1)), 'ERR_TRACE_FORMAT'],
   ['a plan before its blob', (body) => (body.plan = planMap(-1, 1)), 'ERR_TRACE_FORMAT'],
   ['a huge plan range', (body) => (body.plan = planMap(0, 2 ** 40)), 'ERR_TRACE_FORMAT'],
 ];
 
+/** Makes a file of version 1.1 whose `wait` column holds these numbers, or is something else. */
+function waits(...numbers: number[]): (body: Body, value?: unknown) => void {
+  return (body, value = Buffer.concat(numbers.map(varint))) => {
+    body.version = [1, 1];
+    body.records.wait = value;
+  };
+}
+
+function varint(value: number): Uint8Array {
+  const bytes = [];
+  let rest = value;
+  for (; rest >= 128; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 128);
+  return Uint8Array.from([...bytes, rest]);
+}
+
 /** A plan of one range of blob 0, in granules; zigzag varints are written out by hand. */
 function planMap(first: number, granules: number): object {
-  const varint = (value: number): Uint8Array => {
-    const bytes = [];
-    for (; value >= 128; value = Math.floor(value / 128)) bytes.push((value % 128) | 128);
-    return Uint8Array.from([...bytes, value]);
-  };
   const zigzag = first < 0 ? -2 * first - 1 : 2 * first;
   return {
     count: 1,
@@ -238,7 +288,7 @@ test('accepts the forgery that changes nothing, and ranges at the very end of a 
 
 test('a newer minor version may add keys', () => {
   const bytes = forge((body) => {
-    body.version = [1, 1];
+    body.version = [1, 2];
     body.image.comment = 'new';
   });
   assert.deepEqual(decodeTrace(bytes), decodeTrace(sample));
@@ -285,6 +335,16 @@ test('the encoder refuses columns that break the rules', () => {
     [{ ...row, lba: 2 ** 40 }],
     [{ ...row, layer: 2 }],
     [{ ...row, weight: 2 }],
+    [{ ...row, waitUs: 11 }],
+    [{ ...row, waitUs: 0.5 }],
+    [
+      { ...row, waitUs: 2 },
+      { ...row, waitUs: 0 },
+    ],
+    [
+      { ...row, waitUs: 2 },
+      { ...row, waitUs: 3 },
+    ],
   ];
   for (const rows of bad) {
     assert.throws(() => encodeTrace(traceOf(recordsOf(rows), layers)), {

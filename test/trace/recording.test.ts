@@ -69,6 +69,20 @@ test('times count from the start of the recording', async () => {
   assert.equal(saved.length, 1);
 });
 
+test('records hold what was waited since the recording began, and never more than passed', async () => {
+  // 300 us were waited before it began at 500; between 1,000 and 3,000 all time is waited.
+  const waitedUs = (timeUs: number): number =>
+    300 + Math.min(2000, Math.max(0, timeUs - 1000)) * 1.5;
+  const { recording, saved } = record({ waitedUs });
+  for (const [i, timeUs] of [600, 1200, 2200.4, 2100, 9000].entries()) {
+    recording.access(timeUs, i * 400_000 * 512, 4096);
+  }
+  await recording.stop('detach');
+  const { timeUs, waitUs } = decodeTrace(saved[0]).records;
+  assert.deepEqual([...timeUs], [100, 700, 1700, 1700, 8500]);
+  assert.deepEqual([...waitUs], [0, 300, 1300, 1300, 3000]);
+});
+
 test('ends at its time limit', async () => {
   const { clock, recording } = record({ timeLimitMs: 5000 });
   clock.ms += 4999;

@@ -49,11 +49,19 @@ export function traceOf(records: TraceRecords, layers: readonly TraceLayer[], ru
 }
 
 export function recordsOf(
-  rows: readonly { timeUs: number; lba: number; sectors: number; layer: number; weight?: number }[],
+  rows: readonly {
+    timeUs: number;
+    lba: number;
+    sectors: number;
+    layer: number;
+    weight?: number;
+    waitUs?: number;
+  }[],
 ): TraceRecords {
   return {
     count: rows.length,
     timeUs: Float64Array.from(rows, (row) => row.timeUs),
+    waitUs: Float64Array.from(rows, (row) => row.waitUs ?? 0),
     lba: Float64Array.from(rows, (row) => row.lba),
     sectors: Uint32Array.from(rows, (row) => row.sectors),
     layer: Uint16Array.from(rows, (row) => row.layer),
