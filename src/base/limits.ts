@@ -124,6 +124,18 @@ export const traceLimits = {
   storeEntriesMax: 100_000,
 } as const;
 
+/** Of commands that combine and compare traces. */
+export const traceLabLimits = {
+  /** Traces of one merge, or runs of one check. */
+  tracesMax: 1000,
+  /** Records and plan ranges of all of them together: 6 GB of memory. */
+  spansMax: 200_000_000,
+  /** Parts that a merge comes to before neighbours are joined: 0.6 GB. */
+  partsMax: 16_000_000,
+  /** Entries of one list of a comparison. */
+  listMax: 1000,
+} as const;
+
 export const overlaybdTraceLimits = {
   /** Records of 24 bytes. */
   recordsMax: 1_000_000,

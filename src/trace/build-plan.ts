@@ -25,7 +25,7 @@ export interface PlanInput {
 }
 
 /** Ranges due this close together and adjacent in their blob become one. */
-const JOIN_US_MAX = 2000;
+export const JOIN_US_MAX = 2000;
 
 /**
  * The blob ranges that a trace's records need, in whole granules, each granule once, in the order

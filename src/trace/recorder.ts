@@ -28,7 +28,7 @@ export interface RecorderCounts {
 }
 
 /** Accesses this close to a record's first may extend it: its time stays right to 2 ms. */
-const COALESCE_US_MAX = 2000;
+export const COALESCE_US_MAX = 2000;
 const COLUMN_LENGTH_MIN = 1024;
 
 /** Turns a device's accesses into the columns of a trace: first accesses, by layer, in order. */

@@ -1,0 +1,254 @@
+import { ReplaybdError } from '../base/errors.ts';
+import { GRANULE_BYTES, SECTOR_BYTES, traceLabLimits, traceLimits } from '../base/limits.ts';
+import { buildPlan, JOIN_US_MAX, type PlanInput } from './build-plan.ts';
+import { joinParts, mergeSpans } from './merge-spans.ts';
+import { COALESCE_US_MAX } from './recorder.ts';
+import { bytesOfGranules, spansOfPlan, spansOfRecords, type Spans } from './spans.ts';
+import { tooLarge } from './trace-errors.ts';
+import {
+  END_REASONS,
+  takeRecords,
+  type Trace,
+  type TraceImage,
+  type TraceLayer,
+  type TracePlan,
+  type TraceRecording,
+  type TraceRecords,
+} from './trace.ts';
+
+export interface MergeOptions {
+  /** Records and plan ranges of fewer runs are left out. Default 1: none. */
+  readonly weightMin?: number;
+  /** Compressed bytes of the plan; what is latest goes first. Default: no limit. */
+  readonly budgetBytes?: number;
+  /** The opened image, to build the plan anew. Without it the plan is merged of the inputs' plans. */
+  readonly image?: Pick<PlanInput, 'resolver' | 'metadataRanges'>;
+}
+
+export interface MergedTrace {
+  readonly trace: Trace;
+  /** Bytes of the disk that a run read and the trace does not name, by what left them out. */
+  readonly leftOutBytes: { readonly byWeight: number; readonly byBudget: number };
+}
+
+/** Collects runs of one workload of one image, and makes one trace of them. */
+export class TraceMerger {
+  readonly #traces: Facts[] = [];
+  #runs = 0;
+  #spans = 0;
+
+  /**
+   * Adds a run, or a merged trace, whose runs count each. Errors: ERR_TRACE_IMAGE when it is of other
+   * layers than the first, ERR_TRACE_WORKLOAD when it is of another workload, ERR_TRACE_LIMIT.
+   */
+  add(trace: Trace, name: string): void {
+    const first = this.#traces.at(0);
+    if (first !== undefined) checkSame(first, trace, name);
+    this.#runs += trace.runs;
+    this.#spans += trace.records.count + trace.plan.count;
+    checkLimit('traces', traceLabLimits.tracesMax, this.#traces.length + 1);
+    checkLimit('runs', traceLimits.runsMax, this.#runs);
+    checkLimit('records and plan ranges', traceLabLimits.spansMax, this.#spans);
+    const { layers } = trace.image;
+    const groupOf = layers.map((_, layer) => layer);
+    this.#traces.push({
+      name,
+      image: trace.image,
+      workload: trace.workload,
+      recording: trace.recording,
+      records: spansOfRecords(trace.records, groupOf, layers.length),
+      plan: spansOfPlan(trace.plan, groupOf, layers.length, trace.runs),
+    });
+  }
+
+  /**
+   * The merged trace; the order in which runs were added makes no difference. Errors: ERR_TRACE_PLAN
+   * when a trace has records without a plan and no image is given, ERR_TRACE_LIMIT when the result has
+   * too many records, and ERR_TRACE_EMPTY when nothing was added.
+   */
+  merge(options: MergeOptions = {}): MergedTrace {
+    const { weightMin = 1, budgetBytes = Infinity, image } = options;
+    if (this.#traces.length === 0) {
+      throw new ReplaybdError('ERR_TRACE_EMPTY', 'expected traces to merge, found none');
+    }
+    const { records, leftOutSectors } = this.#records(weightMin);
+    const { layers } = this.#traces[0].image;
+    const whole =
+      image === undefined ? this.#plan(weightMin) : buildPlan({ ...image, records, layers });
+    const { plan, cutUs } = cutPlan(whole, budgetBytes);
+    const kept = takeRecords(records, countBefore(records, cutUs));
+    const trace = {
+      image: mergeImages(this.#traces.map((trace) => trace.image)),
+      workload: smallest(this.#traces.map((trace) => trace.workload)),
+      recording: mergeRecordings(this.#traces, kept, plan),
+      runs: this.#runs,
+      records: kept,
+      plan,
+    };
+    const byBudget = (sectorsOf(records) - sectorsOf(kept)) * SECTOR_BYTES;
+    return { trace, leftOutBytes: { byWeight: leftOutSectors * SECTOR_BYTES, byBudget } };
+  }
+
+  #records(weightMin: number): { records: TraceRecords; leftOutSectors: number } {
+    const layerCount = this.#traces[0].image.layers.length;
+    const spans = this.#traces.map((trace) => trace.records);
+    const merged = mergeSpans(spans, layerCount, (_, weight) => weight >= weightMin);
+    const parts = joinParts(merged, COALESCE_US_MAX, traceLimits.recordSectorsMax);
+    const { count } = parts;
+    checkLimit('records of a merged trace', traceLimits.recordsMax, count);
+    const records = {
+      count,
+      timeUs: parts.timeUs.slice(0, count),
+      lba: parts.start.slice(0, count),
+      sectors: Uint32Array.from(parts.length.subarray(0, count)),
+      layer: parts.group.slice(0, count),
+      weight: parts.weight.slice(0, count),
+    };
+    return { records, leftOutSectors: parts.leftOutLength };
+  }
+
+  /**
+   * The inputs' plans, merged by granule: a granule that a kept record needs is in the plan of as many
+   * runs as the record, so none of those is lost. A merged trace does not say in how many of its runs a
+   * range occurs: it counts as in all of them.
+   */
+  #plan(weightMin: number): TracePlan {
+    const { layers } = this.#traces[0].image;
+    for (const { name, records, plan } of this.#traces) {
+      if (records.count > 0 && plan.count === 0) throw planMissing(name);
+    }
+    const spans = this.#traces.map((trace) => trace.plan);
+    const isKept = (dueUs: number, weight: number): boolean => dueUs === 0 || weight >= weightMin;
+    const merged = mergeSpans(spans, layers.length, isKept);
+    // Only here, and not in the trace, do ranges have a weight: they join whatever it is.
+    merged.weight.fill(1);
+    const { count, group, start, length, timeUs } = joinParts(merged, JOIN_US_MAX, Infinity);
+    checkLimit('plan ranges of a merged trace', traceLimits.planRangesMax, count);
+    return {
+      count,
+      blob: group.slice(0, count),
+      offset: start.slice(0, count).map((granule) => granule * GRANULE_BYTES),
+      length: length
+        .slice(0, count)
+        .map((granules, i) => bytesOfGranules(start[i], granules, layers[group[i]].sizeBytes)),
+      dueUs: timeUs.slice(0, count),
+    };
+  }
+}
+
+/** What is kept of an added trace. */
+interface Facts extends Pick<Trace, 'image' | 'workload' | 'recording'> {
+  readonly name: string;
+  readonly records: Spans;
+  readonly plan: Spans;
+}
+
+/** The first `bytesMax` bytes of a plan, and when the first range is due that is not all of it in. */
+function cutPlan(plan: TracePlan, bytesMax: number): { plan: TracePlan; cutUs: number } {
+  let left = bytesMax;
+  let count = 0;
+  while (count < plan.count && plan.length[count] <= left) {
+    left -= plan.length[count];
+    count += 1;
+  }
+  if (count === plan.count) return { plan, cutUs: Infinity };
+  const cutUs = plan.dueUs[count];
+  const rest = left - (left % GRANULE_BYTES);
+  const length = plan.length.slice(0, rest > 0 ? count + 1 : count);
+  if (rest > 0) length[count] = rest;
+  const kept = {
+    count: length.length,
+    blob: plan.blob.slice(0, length.length),
+    offset: plan.offset.slice(0, length.length),
+    length,
+    dueUs: plan.dueUs.slice(0, length.length),
+  };
+  return { plan: kept, cutUs };
+}
+
+function countBefore(records: TraceRecords, timeUs: number): number {
+  let count = 0;
+  while (count < records.count && records.timeUs[count] < timeUs) count += 1;
+  return count;
+}
+
+function sectorsOf({ count, sectors }: TraceRecords): number {
+  let sum = 0;
+  for (let i = 0; i < count; i += 1) sum += sectors[i];
+  return sum;
+}
+
+function checkSame(first: Facts, trace: Trace, name: string): void {
+  const { layers } = first.image;
+  const isSame =
+    layers.length === trace.image.layers.length &&
+    layers.every((layer, i) => isSameLayer(layer, trace.image.layers[i]));
+  if (!isSame) {
+    throw new ReplaybdError(
+      'ERR_TRACE_IMAGE',
+      `${name}: expected the layers of ${first.name}, found others. ` +
+        'Carry it over with `replaybd trace rebase`, or leave it out.',
+    );
+  }
+  if (first.workload.key !== trace.workload.key) {
+    throw new ReplaybdError(
+      'ERR_TRACE_WORKLOAD',
+      `${name}: expected workload ${first.workload.key} of ${first.name}, ` +
+        `found ${trace.workload.key}. Merge the runs of each workload by themselves.`,
+    );
+  }
+}
+
+function isSameLayer(a: TraceLayer, b: TraceLayer): boolean {
+  return a.digest === b.digest && a.sizeBytes === b.sizeBytes;
+}
+
+/** Images of the same layers may differ in what is known of them. */
+function mergeImages(images: readonly TraceImage[]): TraceImage {
+  const manifests = new Set(images.map((image) => image.manifestDigest));
+  return {
+    manifestDigest: manifests.size === 1 ? images[0].manifestDigest : null,
+    virtualSizeBytes: Math.max(...images.map((image) => image.virtualSizeBytes)),
+    layers: images[0].layers.map(({ digest, sizeBytes }, i) => {
+      const known = images.map((image) => image.layers[i].diffId).filter((id) => id !== null);
+      return { digest, sizeBytes, diffId: known.sort().at(0) ?? null };
+    }),
+  };
+}
+
+/** Begins with the first, lasts as long as the longest, ended like the one that is least complete. */
+function mergeRecordings(
+  traces: readonly Facts[],
+  records: TraceRecords,
+  plan: TracePlan,
+): TraceRecording {
+  const all = traces.map((trace) => trace.recording);
+  const ends = all.map((recording) => END_REASONS.indexOf(recording.endReason));
+  return {
+    startedAtMs: Math.min(...all.map((recording) => recording.startedAtMs)),
+    durationUs: Math.max(
+      ...all.map((recording) => recording.durationUs),
+      records.timeUs.at(-1) ?? 0,
+      plan.dueUs.at(-1) ?? 0,
+    ),
+    endReason: END_REASONS[Math.max(...ends)],
+    deviceSizeBytes: Math.max(...all.map((recording) => recording.deviceSizeBytes)),
+  };
+}
+
+/** The one whose JSON text comes first: the same whatever their order. */
+function smallest<T>(values: readonly T[]): T {
+  return values.reduce((a, b) => (JSON.stringify(b) < JSON.stringify(a) ? b : a));
+}
+
+function planMissing(name: string): ReplaybdError {
+  return new ReplaybdError(
+    'ERR_TRACE_PLAN',
+    `${name}: expected a plan beside the records, found none. ` +
+      'Give the image (--image), so that the plan is built anew.',
+  );
+}
+
+function checkLimit(what: string, max: number, found: number): void {
+  if (found > max) throw tooLarge(what, max, found);
+}
