@@ -1,7 +1,7 @@
 import { GRANULE_BYTES, sparseBitmapLimits } from '../base/limits.ts';
 import { SparseBitmap } from '../base/sparse-bitmap.ts';
 import { tooLarge } from './trace-errors.ts';
-import type { TracePlan, TraceRecords } from './trace.ts';
+import type { TraceImage, TracePlan, TraceRecords } from './trace.ts';
 
 /**
  * The parts of layers that one trace names, disjoint and sorted by layer and place: its records, in
@@ -222,4 +222,20 @@ function cover(
     }
   }
   return end;
+}
+
+/** Layers of several images, the same one in each image it is in. */
+export interface LayerGroups {
+  /** By group, sorted. */
+  readonly digests: readonly string[];
+  /** By image and layer. */
+  readonly groupsOf: readonly (readonly number[])[];
+}
+
+/** Numbers the layers of several images by digest, whatever the order of the images. */
+export function groupLayers(images: readonly Pick<TraceImage, 'layers'>[]): LayerGroups {
+  const all = images.map(({ layers }) => layers.map((layer) => layer.digest));
+  const digests = [...new Set(all.flat())].sort();
+  const numbers = new Map(digests.map((digest, group) => [digest, group]));
+  return { digests, groupsOf: all.map((own) => own.map((digest) => numbers.get(digest) ?? 0)) };
 }
