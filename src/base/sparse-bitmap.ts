@@ -40,6 +40,12 @@ export class SparseBitmap {
         if (runStart < 0) runStart = base + first;
         continue;
       }
+      // Of what occurs over and over, whole words are known.
+      if (fresh === 0) {
+        if (runStart >= 0) onNew(runStart, base + first - runStart);
+        runStart = -1;
+        continue;
+      }
       for (let i = first; i < first + width; i += 1) {
         const isFresh = ((fresh >>> i) & 1) === 1;
         if (isFresh && runStart < 0) runStart = base + i;

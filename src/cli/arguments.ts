@@ -23,6 +23,29 @@ export function wholeNumber(
   };
 }
 
+/** A part of the whole, 0 to 1. */
+export function share(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== '' && value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError('Expected a number from 0 to 1.');
+}
+
+/**
+ * A number of bytes, with a unit if it has one, as coreutils have them: `20MB` is 20,000,000, `20M` and
+ * `20MiB` are 20 x 1024 x 1024. Rounded down to whole bytes.
+ */
+export function byteSize(text: string): number {
+  const found = /^(\d+(?:\.\d+)?) ?(?:([KMGT])(B|iB)?|B)?$/i.exec(text);
+  if (found !== null) {
+    const [, digits, letter = '', suffix = ''] = found;
+    const step = suffix.toUpperCase() === 'B' ? 1000 : 1024;
+    const power = ' KMGT'.indexOf(letter.toUpperCase());
+    const bytes = Math.floor(Number(digits) * step ** Math.max(0, power));
+    if (Number.isSafeInteger(bytes)) return bytes;
+  }
+  throw new InvalidArgumentError('Expected bytes such as 20MB, 20MiB or 20971520.');
+}
+
 /** A TCP port; 0 stands for any that is free. */
 export const port = wholeNumber(0, 65_535);
 

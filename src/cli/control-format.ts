@@ -2,7 +2,7 @@ import type { AttachmentReport } from '../daemon/attachment.ts';
 import { formatQuality } from '../prefetch/quality.ts';
 import type { DeviceSummary } from '../daemon/served-device.ts';
 import type { DeviceStats } from './control-socket.ts';
-import { formatBytes } from './terminal.ts';
+import { formatBytes, formatTable } from './terminal.ts';
 
 /** An attached device's counters, a line each. */
 export function formatStats(facts: DeviceStats & { pid: number }): string {
@@ -46,14 +46,5 @@ export function formatDevices(devices: readonly DeviceSummary[]): string {
     failure === null ? image : `${image}: ${failure}`,
   ]);
   const table = [['DEVICE', 'STATE', 'MODE', 'PATH', 'IMAGE'], ...rows];
-  const widths = table[0].map((_, column) => Math.max(...table.map((row) => row[column].length)));
-  return table
-    .map(
-      (row) =>
-        `${row
-          .map((text, column) => text.padEnd(widths[column] + 2))
-          .join('')
-          .trimEnd()}\n`,
-    )
-    .join('');
+  return formatTable(table);
 }

@@ -12,11 +12,10 @@ import { packAccelerationLayer } from '../trace/overlaybd/acceleration-layer.ts'
 import { readAnyTrace, type AnyTrace } from '../trace/overlaybd/any-trace.ts';
 import { exportOverlaybdTrace } from '../trace/overlaybd/export.ts';
 import { encodeOverlaybdTrace } from '../trace/overlaybd/format.ts';
-import type { ImportTarget } from '../trace/overlaybd/import.ts';
 import { readTraceFile } from '../trace/store.ts';
 import { describeWorkload } from '../trace/trace.ts';
-import { addRuntimeOptions, openRuntime, type RuntimeFlags } from './runtime-options.ts';
-import { interruptible } from './terminal.ts';
+import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
+import { withImage, withRuntime } from './trace-image.ts';
 
 interface ConvertFlags extends RuntimeFlags {
   image: string;
@@ -158,30 +157,6 @@ async function readForeign(
     `${file}: expected ${flags.paths === true ? 'a list of paths' : expected}, ` +
       `found ${kinds[found.kind]}.`,
   );
-}
-
-function withImage<T>(
-  flags: RuntimeFlags,
-  image: string,
-  workload: ImportTarget['workload'],
-  work: (target: ImportTarget, signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  return withRuntime(flags, (runtime, signal) =>
-    withTraceImage(runtime, image, workload, (target) => work(target, signal), signal),
-  );
-}
-
-/** A runtime for as long as `work` takes; Ctrl-C ends that. */
-async function withRuntime<T>(
-  flags: RuntimeFlags,
-  work: (runtime: Awaited<ReturnType<typeof openRuntime>>, signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const runtime = await openRuntime(flags);
-  try {
-    return await interruptible((signal) => work(runtime, signal));
-  } finally {
-    await runtime.close();
-  }
 }
 
 function print(line: string): void {

@@ -8,6 +8,9 @@ import { formatOverlaybdSummary, summariseOverlaybdTrace } from '../trace/overla
 import { decodeOverlaybdTrace, hasOverlaybdTraceMagic } from '../trace/overlaybd/format.ts';
 import { listTraces, pullTrace, pushTrace, WORKLOAD_ANNOTATION } from '../trace/referrer.ts';
 import { imageKey, readTraceFile, TraceStore } from '../trace/store.ts';
+import { registerCheck } from './trace-check.ts';
+import { registerDiff } from './trace-diff.ts';
+import { registerMerge } from './trace-merge.ts';
 import { registerOverlaybd } from './trace-overlaybd.ts';
 import {
   addRegistryOptions,
@@ -57,6 +60,9 @@ export function register(program: Command): void {
     .argument('[image]', 'registry reference')
     .action(list);
   registerOverlaybd(trace);
+  registerMerge(trace);
+  registerDiff(trace);
+  registerCheck(trace);
 }
 
 async function show(file: string, flags: { json?: boolean }): Promise<void> {

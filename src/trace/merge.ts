@@ -1,29 +1,30 @@
 import { ReplaybdError } from '../base/errors.ts';
 import { GRANULE_BYTES, SECTOR_BYTES, traceLabLimits, traceLimits } from '../base/limits.ts';
 import { buildPlan, JOIN_US_MAX, type PlanInput } from './build-plan.ts';
+import { encodeTrace } from './encode.ts';
+import { checkLayers, checkWorkload, mergeFacts, type TraceFacts } from './merge-facts.ts';
 import { joinParts, mergeSpans } from './merge-spans.ts';
 import { COALESCE_US_MAX } from './recorder.ts';
 import { bytesOfGranules, spansOfPlan, spansOfRecords, type Spans } from './spans.ts';
 import { tooLarge } from './trace-errors.ts';
-import {
-  END_REASONS,
-  takeRecords,
-  type Trace,
-  type TraceImage,
-  type TraceLayer,
-  type TracePlan,
-  type TraceRecording,
-  type TraceRecords,
-} from './trace.ts';
+import { takeRecords, type Trace, type TracePlan, type TraceRecords } from './trace.ts';
+
+/** The opened image that the runs are of. */
+export interface MergeImage extends Omit<PlanInput, 'records'> {
+  /** Reference or path, for messages. */
+  readonly name: string;
+}
 
 export interface MergeOptions {
   /** Records and plan ranges of fewer runs are left out. Default 1: none. */
   readonly weightMin?: number;
   /** Compressed bytes of the plan; what is latest goes first. Default: no limit. */
   readonly budgetBytes?: number;
-  /** The opened image, to build the plan anew. Without it the plan is merged of the inputs' plans. */
-  readonly image?: Pick<PlanInput, 'resolver' | 'metadataRanges'>;
+  /** To build the plan anew. Without it the plan is merged of the inputs' plans. */
+  readonly image?: MergeImage;
 }
+
+const ADVICE = ' (--min-weight and --budget keep fewer)';
 
 export interface MergedTrace {
   readonly trace: Trace;
@@ -31,9 +32,14 @@ export interface MergedTrace {
   readonly leftOutBytes: { readonly byWeight: number; readonly byBudget: number };
 }
 
+interface AddedTrace extends TraceFacts {
+  readonly records: Spans;
+  readonly plan: Spans;
+}
+
 /** Collects runs of one workload of one image, and makes one trace of them. */
 export class TraceMerger {
-  readonly #traces: Facts[] = [];
+  readonly #traces: AddedTrace[] = [];
   #runs = 0;
   #spans = 0;
 
@@ -43,7 +49,10 @@ export class TraceMerger {
    */
   add(trace: Trace, name: string): void {
     const first = this.#traces.at(0);
-    if (first !== undefined) checkSame(first, trace, name);
+    if (first !== undefined) {
+      checkLayers(first, trace.image, name);
+      checkWorkload(first, trace.workload, name);
+    }
     this.#runs += trace.runs;
     this.#spans += trace.records.count + trace.plan.count;
     checkLimit('traces', traceLabLimits.tracesMax, this.#traces.length + 1);
@@ -71,16 +80,15 @@ export class TraceMerger {
     if (this.#traces.length === 0) {
       throw new ReplaybdError('ERR_TRACE_EMPTY', 'expected traces to merge, found none');
     }
+    if (image !== undefined) checkLayers(this.#traces[0], image, image.name);
     const { records, leftOutSectors } = this.#records(weightMin);
-    const { layers } = this.#traces[0].image;
-    const whole =
-      image === undefined ? this.#plan(weightMin) : buildPlan({ ...image, records, layers });
+    const whole = image === undefined ? this.#plan(weightMin) : buildPlan({ ...image, records });
     const { plan, cutUs } = cutPlan(whole, budgetBytes);
     const kept = takeRecords(records, countBefore(records, cutUs));
+    checkLimit(`records${ADVICE}`, traceLimits.recordsMax, kept.count);
+    checkLimit(`plan ranges${ADVICE}`, traceLimits.planRangesMax, plan.count);
     const trace = {
-      image: mergeImages(this.#traces.map((trace) => trace.image)),
-      workload: smallest(this.#traces.map((trace) => trace.workload)),
-      recording: mergeRecordings(this.#traces, kept, plan),
+      ...mergeFacts(this.#traces, kept, plan),
       runs: this.#runs,
       records: kept,
       plan,
@@ -95,7 +103,6 @@ export class TraceMerger {
     const merged = mergeSpans(spans, layerCount, (_, weight) => weight >= weightMin);
     const parts = joinParts(merged, COALESCE_US_MAX, traceLimits.recordSectorsMax);
     const { count } = parts;
-    checkLimit('records of a merged trace', traceLimits.recordsMax, count);
     const records = {
       count,
       timeUs: parts.timeUs.slice(0, count),
@@ -123,7 +130,6 @@ export class TraceMerger {
     // Only here, and not in the trace, do ranges have a weight: they join whatever it is.
     merged.weight.fill(1);
     const { count, group, start, length, timeUs } = joinParts(merged, JOIN_US_MAX, Infinity);
-    checkLimit('plan ranges of a merged trace', traceLimits.planRangesMax, count);
     return {
       count,
       blob: group.slice(0, count),
@@ -136,11 +142,17 @@ export class TraceMerger {
   }
 }
 
-/** What is kept of an added trace. */
-interface Facts extends Pick<Trace, 'image' | 'workload' | 'recording'> {
-  readonly name: string;
-  readonly records: Spans;
-  readonly plan: Spans;
+/**
+ * The file of a merged trace; `name` goes into messages. Errors: ERR_TRACE_LIMIT when it is larger than
+ * a trace file may be.
+ */
+export function encodeMerged(trace: Trace, name: string): Uint8Array {
+  try {
+    return encodeTrace(trace);
+  } catch (error) {
+    if (!(error instanceof ReplaybdError)) throw error;
+    throw new ReplaybdError(error.code, `${name}: ${error.message}${ADVICE}`, { cause: error });
+  }
 }
 
 /** The first `bytesMax` bytes of a plan, and when the first range is due that is not all of it in. */
@@ -176,69 +188,6 @@ function sectorsOf({ count, sectors }: TraceRecords): number {
   let sum = 0;
   for (let i = 0; i < count; i += 1) sum += sectors[i];
   return sum;
-}
-
-function checkSame(first: Facts, trace: Trace, name: string): void {
-  const { layers } = first.image;
-  const isSame =
-    layers.length === trace.image.layers.length &&
-    layers.every((layer, i) => isSameLayer(layer, trace.image.layers[i]));
-  if (!isSame) {
-    throw new ReplaybdError(
-      'ERR_TRACE_IMAGE',
-      `${name}: expected the layers of ${first.name}, found others. ` +
-        'Carry it over with `replaybd trace rebase`, or leave it out.',
-    );
-  }
-  if (first.workload.key !== trace.workload.key) {
-    throw new ReplaybdError(
-      'ERR_TRACE_WORKLOAD',
-      `${name}: expected workload ${first.workload.key} of ${first.name}, ` +
-        `found ${trace.workload.key}. Merge the runs of each workload by themselves.`,
-    );
-  }
-}
-
-function isSameLayer(a: TraceLayer, b: TraceLayer): boolean {
-  return a.digest === b.digest && a.sizeBytes === b.sizeBytes;
-}
-
-/** Images of the same layers may differ in what is known of them. */
-function mergeImages(images: readonly TraceImage[]): TraceImage {
-  const manifests = new Set(images.map((image) => image.manifestDigest));
-  return {
-    manifestDigest: manifests.size === 1 ? images[0].manifestDigest : null,
-    virtualSizeBytes: Math.max(...images.map((image) => image.virtualSizeBytes)),
-    layers: images[0].layers.map(({ digest, sizeBytes }, i) => {
-      const known = images.map((image) => image.layers[i].diffId).filter((id) => id !== null);
-      return { digest, sizeBytes, diffId: known.sort().at(0) ?? null };
-    }),
-  };
-}
-
-/** Begins with the first, lasts as long as the longest, ended like the one that is least complete. */
-function mergeRecordings(
-  traces: readonly Facts[],
-  records: TraceRecords,
-  plan: TracePlan,
-): TraceRecording {
-  const all = traces.map((trace) => trace.recording);
-  const ends = all.map((recording) => END_REASONS.indexOf(recording.endReason));
-  return {
-    startedAtMs: Math.min(...all.map((recording) => recording.startedAtMs)),
-    durationUs: Math.max(
-      ...all.map((recording) => recording.durationUs),
-      records.timeUs.at(-1) ?? 0,
-      plan.dueUs.at(-1) ?? 0,
-    ),
-    endReason: END_REASONS[Math.max(...ends)],
-    deviceSizeBytes: Math.max(...all.map((recording) => recording.deviceSizeBytes)),
-  };
-}
-
-/** The one whose JSON text comes first: the same whatever their order. */
-function smallest<T>(values: readonly T[]): T {
-  return values.reduce((a, b) => (JSON.stringify(b) < JSON.stringify(a) ? b : a));
 }
 
 function planMissing(name: string): ReplaybdError {

@@ -27,6 +27,7 @@ function merge(traces: readonly Trace[], options?: MergeOptions): Trace {
   return merger.merge(options).trace;
 }
 
+const opened = { ...stripedImage, layers: stripedLayers, name: 'the image' };
 const severalRuns = fc.array(runs, { minLength: 1, maxLength: 7 });
 
 /** The nearest-rank 25th percentile. */
@@ -103,7 +104,7 @@ test('a merged plan has what the records need, in time, and metadata first', () 
   fc.assert(
     fc.property(severalRuns, fc.integer({ min: 1, max: 3 }), (traces, weightMin) => {
       const merged = merge(traces, { weightMin });
-      const built = merge(traces, { weightMin, image: stripedImage });
+      const built = merge(traces, { weightMin, image: opened });
       assert.deepEqual(merged.records, built.records);
       const exact = buildPlan({ ...stripedImage, records: built.records, layers: stripedLayers });
       assert.deepEqual(built.plan, exact);
@@ -125,7 +126,7 @@ test('a larger budget keeps all that a smaller one does, and none is exceeded', 
   const budget = fc.integer({ min: 1, max: 300_000 });
   fc.assert(
     fc.property(severalRuns, budget, budget, fc.boolean(), (traces, a, b, hasImage) => {
-      const image = hasImage ? { image: stripedImage } : {};
+      const image = hasImage ? { image: opened } : {};
       const [small, large] = [Math.min(a, b), Math.max(a, b)].map((budgetBytes) =>
         merge(traces, { ...image, budgetBytes }),
       );
@@ -179,7 +180,9 @@ test('records split where runs differ; time is early, then weight decides the or
     traceOf(recordsOf([at(9000, 108, 16), at(90_000, 500, 8)]), layers),
     traceOf(recordsOf([at(9000, 108, 8), at(9000, 300, 8)]), layers),
   ];
-  const { records } = merge(traces, { image: { ...stripedImage, metadataRanges: [] } });
+  const { records } = merge(traces, {
+    image: { ...opened, layers: syntheticLayers(1), metadataRanges: [] },
+  });
   assert.deepEqual([...records.lba], [108, 100, 300, 116, 500]);
   assert.deepEqual([...records.sectors], [8, 8, 8, 8, 8]);
   assert.deepEqual([...records.weight], [3, 1, 2, 1, 2]);
@@ -198,7 +201,12 @@ test('runs of other layers, another workload or without a plan are refused', () 
   assert.throws(() => merge([run, { ...run, workload }]), code('ERR_TRACE_WORKLOAD'));
   const planless = { ...run, plan: emptyPlan };
   assert.throws(() => merge([run, planless]), { ...code('ERR_TRACE_PLAN'), message: /--image/ });
-  assert.deepEqual(merge([planless], { image: stripedImage }).plan, run.plan);
+  assert.deepEqual(merge([planless], { image: opened }).plan, run.plan);
+  const elsewhere = { ...opened, layers: other.image.layers };
+  assert.throws(() => merge([run], { image: elsewhere }), {
+    ...code('ERR_TRACE_IMAGE'),
+    message: /^the image: .*run 0/,
+  });
   assert.throws(() => merge([]), code('ERR_TRACE_EMPTY'));
   const many = { ...run, runs: 40_000 };
   assert.throws(() => merge([many, many]), code('ERR_TRACE_LIMIT'));
@@ -230,7 +238,9 @@ test('sectors that a trace names twice count once', () => {
     { timeUs: 20_000, lba: 100, sectors: 8, layer: 0 },
   ];
   const trace = traceOf(recordsOf(rows), syntheticLayers(1));
-  const merged = merge([trace], { image: { ...stripedImage, metadataRanges: [] } });
+  const merged = merge([trace], {
+    image: { ...opened, layers: syntheticLayers(1), metadataRanges: [] },
+  });
   assert.deepEqual([...merged.records.lba], [100, 90, 108]);
   assert.deepEqual([...merged.records.sectors], [8, 10, 22]);
   assert.deepEqual([...merged.records.weight], [1, 1, 1]);
