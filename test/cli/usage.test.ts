@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { Command, CommanderError } from 'commander';
+import { byteSize, share } from '../../src/cli/arguments.ts';
 import { cli, cliJson } from '../support/cli.ts';
 import { scratchOf } from '../support/scratch.ts';
 
@@ -125,4 +126,39 @@ test('keys of overlaybd.json without an effect are named in the log', async (t) 
     },
     { key: 'ioEngine', reason: 'local files are mapped into memory' },
   ]);
+});
+
+test('limits of a trace need what they are about', async () => {
+  const check = ['trace', 'check', '/nonexistent'];
+  const against = [...check, '--against', '/nonexistent'];
+  const cases: [string[], RegExp][] = [
+    [[...check, '--max-waste', '20MB'], /--max-waste needs fresh runs/],
+    [[...check, '--min-coverage', '0.9'], /--min-coverage needs fresh runs or an image/],
+    [[...against, '--max-waste', '20 apples'], /--max-waste.*bytes such as/],
+    [[...against, '--min-coverage', '95'], /--min-coverage.*from 0 to 1/],
+    [['trace', 'merge', '-o', '/nonexistent'], /missing required argument 'traces'/],
+    [['trace', 'merge', '/a', '-o', '/b', '--min-weight', '0'], /--min-weight.*from 1 to 65535/],
+    [['trace', 'diff', '/a', '/b', '--top', '1001'], /--top.*from 0 to 1000/],
+  ];
+  for (const [words, expected] of cases) assert.match(await refusal(...words), expected);
+});
+
+test('sizes have units, decimal or binary', () => {
+  const sizes: [string, number][] = [
+    ['20MB', 20_000_000],
+    ['20MiB', 20 * 2 ** 20],
+    ['20M', 20 * 2 ** 20],
+    ['20m', 20 * 2 ** 20],
+    ['1.5 GB', 1_500_000_000],
+    ['512', 512],
+    ['512B', 512],
+    ['0', 0],
+    ['1k', 1024],
+  ];
+  for (const [text, bytes] of sizes) assert.equal(byteSize(text), bytes, text);
+  for (const text of ['', 'MB', '-1', '1.5.2MB', '20 apples', '1e3', '99999999999T', '1iB']) {
+    assert.throws(() => byteSize(text), { code: 'commander.invalidArgument' }, text);
+  }
+  assert.deepEqual(['0', '0.95', '1'].map(share), [0, 0.95, 1]);
+  for (const text of ['', '1.1', '-0.1', 'x']) assert.throws(() => share(text), text);
 });
