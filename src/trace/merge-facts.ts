@@ -10,7 +10,7 @@ import {
   type TraceWorkload,
 } from './trace.ts';
 
-/** A trace that is merged, without its columns. */
+/** A trace that is merged, without its columns; the duration is on the warm axis. */
 export interface TraceFacts extends Pick<Trace, 'image' | 'workload' | 'recording'> {
   /** Its path, for messages. */
   readonly name: string;

@@ -7,7 +7,7 @@ import { joinParts, mergeSpans } from './merge-spans.ts';
 import { COALESCE_US_MAX } from './recorder.ts';
 import { bytesOfGranules, spansOfPlan, spansOfRecords, type Spans } from './spans.ts';
 import { tooLarge } from './trace-errors.ts';
-import { takeRecords, type Trace, type TracePlan, type TraceRecords } from './trace.ts';
+import { takeRecords, waitedUs, type Trace, type TracePlan, type TraceRecords } from './trace.ts';
 
 /** The opened image that the runs are of. */
 export interface MergeImage extends Omit<PlanInput, 'records'> {
@@ -60,18 +60,19 @@ export class TraceMerger {
     checkLimit('records and plan ranges', traceLabLimits.spansMax, this.#spans);
     const { layers } = trace.image;
     const groupOf = layers.map((_, layer) => layer);
+    const waited = waitedUs(trace.records);
     this.#traces.push({
       name,
       image: trace.image,
       workload: trace.workload,
-      recording: trace.recording,
+      recording: { ...trace.recording, durationUs: trace.recording.durationUs - waited },
       records: spansOfRecords(trace.records, groupOf, layers.length),
       plan: spansOfPlan(trace.plan, groupOf, layers.length, trace.runs),
     });
   }
 
   /**
-   * The merged trace; the order in which runs were added makes no difference. Errors: ERR_TRACE_PLAN
+   * The merged trace, on the warm axis: nothing in it waits. The order in which runs were added makes no difference. Errors: ERR_TRACE_PLAN
    * when a trace has records without a plan and no image is given, ERR_TRACE_LIMIT when the result has
    * too many records, and ERR_TRACE_EMPTY when nothing was added.
    */
@@ -106,6 +107,7 @@ export class TraceMerger {
     const records = {
       count,
       timeUs: parts.timeUs.slice(0, count),
+      waitUs: new Float64Array(count),
       lba: parts.start.slice(0, count),
       sectors: Uint32Array.from(parts.length.subarray(0, count)),
       layer: parts.group.slice(0, count),

@@ -1,7 +1,7 @@
 import { GRANULE_BYTES, sparseBitmapLimits } from '../base/limits.ts';
 import { SparseBitmap } from '../base/sparse-bitmap.ts';
 import { tooLarge } from './trace-errors.ts';
-import type { TraceImage, TracePlan, TraceRecords } from './trace.ts';
+import { warmTimeUs, type TraceImage, type TracePlan, type TraceRecords } from './trace.ts';
 
 /**
  * The parts of layers that one trace names, disjoint and sorted by layer and place: its records, in
@@ -43,13 +43,13 @@ export function spansOfRecords(
   groupOf: readonly number[],
   groupCount: number,
 ): Spans {
-  const { count, lba, sectors, timeUs, weight } = records;
+  const { count, lba, sectors, weight } = records;
   const source: SpanSource = {
     count,
     groups: records.layer.map((layer) => groupOf[layer]),
     start: (i) => lba[i],
     length: (i) => sectors[i],
-    timeUs: (i) => timeUs[i],
+    timeUs: (i) => warmTimeUs(records, i),
     weight: (i) => weight[i],
   };
   return makeSpans(source, groupCount);

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { diffTraces, type FileFinder, type TraceDiff } from '../../src/trace/diff.ts';
 import type { Trace, TraceRecords } from '../../src/trace/trace.ts';
-import { jitteredRuns, runs, sectorsOf } from './lab-support.ts';
+import { jitteredRuns, runs, sectorsOf, waiting } from './lab-support.ts';
 import { recordsOf, syntheticLayers, traceOf } from './synthetic.ts';
 
 // Goal: a comparison of two traces adds up, is the same from both sides, and tells what stayed, came,
@@ -70,6 +70,7 @@ test('sectors add up, and the other way round it is the mirror image', () => {
         assert.equal(listed * 512, diff[kind].bytes);
       }
       assert.deepEqual(diffTraces(second, first, ALL), mirrored(diff));
+      assert.deepEqual(diffTraces(waiting(first, 900), second, ALL), diff, 'waits do not count');
     }),
     { numRuns: 60 },
   );

@@ -63,6 +63,19 @@ export const runs: fc.Arbitrary<Trace> = fc.array(access, { maxLength: 30 }).map
   return recordRun(rows.map((row) => ({ ...row, timeUs: (timeUs += row.gapUs) })));
 });
 
+/** The same run, had each of its reads waited for `waitUs` before the next began. */
+export function waiting(trace: Trace, waitUs: number): Trace {
+  const { records, recording } = trace;
+  const waits = records.timeUs.map((_, i) => i * waitUs);
+  const timeUs = records.timeUs.map((value, i) => value + waits[i]);
+  const durationUs = recording.durationUs + (waits.at(-1) ?? 0);
+  return {
+    ...trace,
+    recording: { ...recording, durationUs },
+    records: { ...records, timeUs, waitUs: waits },
+  };
+}
+
 /**
  * Runs of one workload: `count` starts whose accesses come up to 30 ms earlier or later, at another
  * pace, in an order that changes with it, and a few in a hundred of which are others each time.

@@ -13,6 +13,7 @@ import {
   sectorsOf,
   stripedImage,
   stripedLayers,
+  waiting,
 } from './lab-support.ts';
 import { recordsOf, syntheticLayers, traceOf } from './synthetic.ts';
 
@@ -170,6 +171,16 @@ test('a merged trace covers nine tenths of a run that it has not seen', () => {
       assert.notDeepEqual(sectorsOf(unseen), sectorsOf(seen[0]), 'runs differ');
     }
   }
+});
+
+test('what a run waited for bytes makes no difference', () => {
+  fc.assert(
+    fc.property(severalRuns, (traces) => {
+      const waited = traces.map((trace, i) => waiting(trace, i * 700));
+      assert.deepEqual(encodeTrace(merge(waited)), encodeTrace(merge(traces)));
+    }),
+    { numRuns: 40 },
+  );
 });
 
 test('records split where runs differ; time is early, then weight decides the order', () => {
