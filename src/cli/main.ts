@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { packageRoot } from '../base/package-root.ts';
 
-/** Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. */
+/** Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check failed, 130 interrupted. */
 const USAGE_EXIT_CODE = 2;
 const INTERRUPTED_EXIT_CODE = 130;
 

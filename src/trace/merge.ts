@@ -72,9 +72,10 @@ export class TraceMerger {
   }
 
   /**
-   * The merged trace, on the warm axis: nothing in it waits. The order in which runs were added makes no difference. Errors: ERR_TRACE_PLAN
-   * when a trace has records without a plan and no image is given, ERR_TRACE_LIMIT when the result has
-   * too many records, and ERR_TRACE_EMPTY when nothing was added.
+   * The merged trace, on the warm axis: nothing in it waits. The order in which runs were added makes no
+   * difference. Errors: ERR_TRACE_PLAN when a trace has records without a plan and no image is given,
+   * ERR_TRACE_IMAGE when the image is of other layers, ERR_TRACE_LIMIT when the result has too many
+   * records or ranges, and ERR_TRACE_EMPTY when nothing was added.
    */
   merge(options: MergeOptions = {}): MergedTrace {
     const { weightMin = 1, budgetBytes = Infinity, image } = options;
@@ -152,7 +153,8 @@ export function encodeMerged(trace: Trace, name: string): Uint8Array {
   try {
     return encodeTrace(trace);
   } catch (error) {
-    if (!(error instanceof ReplaybdError)) throw error;
+    const isTooLarge = error instanceof ReplaybdError && error.code === 'ERR_TRACE_LIMIT';
+    if (!isTooLarge) throw error;
     throw new ReplaybdError(error.code, `${name}: ${error.message}${ADVICE}`, { cause: error });
   }
 }
