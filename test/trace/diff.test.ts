@@ -123,6 +123,16 @@ test('similarity is known for what is equal, turned round, halved and disjoint',
   assert.ok(ofReruns.sectorShare > 0.9 && ofReruns.orderCorrelation > 0.9);
 });
 
+test('places at the end of the largest disk are exact', () => {
+  const end = 2 ** 41;
+  const far = Array.from({ length: 5000 }, (_, i): [number, number, number] => {
+    return [i, i % 2 === 0 ? i * 8 : end - 8 * i, 8];
+  });
+  const trace = rows(...far);
+  assert.equal(diffTraces(trace, rows(...far.toReversed()), ALL).kept.bytes, 5000 * 4096);
+  assert.equal(diffTraces(trace, trace, ALL).kept.parts, 5000);
+});
+
 test('layers of different images meet by digest', () => {
   const first = rows([0, 0, 8, 0], [1, 100, 8, 1]);
   const records: TraceRecords = recordsOf([
