@@ -45,7 +45,7 @@ async function start({ mode, cacheFolder, tracePath }: Start): Promise<object> {
       workFolder: values.work,
       signal: new AbortController().signal,
     });
-    return { totalMs, report, fetcher: runtime.fetcher.stats };
+    return { totalMs, report, fetcher: runtime.fetchers.stats };
   } finally {
     await runtime.close();
   }

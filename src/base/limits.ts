@@ -236,6 +236,8 @@ export const fetchLimits = {
   flowBacklogMin: 16,
   demandConcurrencyMax: 32,
   prefetchConcurrencyMax: 48,
+  /** Origins whose lanes and measured link are kept while none of their blobs is open. */
+  originsKept: 64,
   /** Bytes asked for but not arrived, in the prefetch lane. */
   windowBytesMin: 128 * 1024,
   /** The window's part that prefetch has while a demand read waits: nothing queues up, nor idles. */

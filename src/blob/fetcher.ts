@@ -38,7 +38,7 @@ export function createFetcher(options: FetcherOptions = {}): Fetcher {
 }
 
 /**
- * Brings granules of remote blobs into the cache, each once, on two lanes:
+ * Brings granules of one origin's blobs into the cache, each once, on two lanes:
  *
  *   demand     a guest waits: requests leave at once, and are retried until the read's deadline
  *   prefetch   everything else, of each device in the order it was asked for, and of several devices by
@@ -64,6 +64,7 @@ export class Fetcher {
   readonly #share = new FairShare();
   #isGathering = false;
   #throttledUntilMs = 0;
+  #openBlobs = 0;
 
   constructor(options: FetcherOptions) {
     this.#clock = options.clock ?? systemClock;
@@ -102,6 +103,11 @@ export class Fetcher {
     };
   }
 
+  /** Whether none of its blobs is open. */
+  get isIdle(): boolean {
+    return this.#openBlobs === 0;
+  }
+
   /**
    * What is known of the link: 0 bytes a second while a window that is still opening makes it look
    * slower than it may be.
@@ -133,6 +139,7 @@ export class Fetcher {
       table = new FlightTable<RemoteBlob>();
       this.#tables.set(cached.identity, table);
     }
+    this.#openBlobs += 1;
     return new RemoteBlob(cached, source, table, flow, this.#engine);
   }
 
@@ -368,6 +375,7 @@ export class Fetcher {
   }
 
   #detach(blob: RemoteBlob): void {
+    this.#openBlobs -= 1;
     const error = blob.closedError();
     for (const flight of blob.flights.flightsOf(blob)) {
       if (flight.state === 'active') flight.abort?.abort(error);

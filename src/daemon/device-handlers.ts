@@ -15,7 +15,7 @@ export function deviceHandlers(
   const { runtime } = devices;
   const stats = (id: string): JsonValue => {
     const device = devices.get(id);
-    const { demand, prefetch, ...fetcher } = runtime.fetcher.stats;
+    const { demand, prefetch, ...fetcher } = runtime.fetchers.stats;
     return {
       ...asJson(device.report ?? device.attachment.report()),
       ...asJson(device.summary),

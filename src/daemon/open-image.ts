@@ -4,7 +4,7 @@ import type { Blob } from '../blob/blob.ts';
 import { Flow } from '../blob/fetch/fair-share.ts';
 import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
 import { openLocalBlob } from '../blob/local-blob.ts';
-import { startReplay, type Replay } from '../prefetch/replay.ts';
+import { startReplay, type PrefetchLane, type Replay } from '../prefetch/replay.ts';
 import type { RepositoryName } from '../registry/client.ts';
 import type { Trace } from '../trace/trace.ts';
 import type { AttachmentOptions, AttachMode } from './attachment.ts';
@@ -55,19 +55,10 @@ export function replayTrace(
     if (blob instanceof RemoteBlob) remote.set(blob.digest, blob);
   }
   for (const blob of remote.values()) blob.readAhead = 'off';
-  const flow = [...remote.values()].at(0)?.flow;
-  const takes = (): boolean => flow === undefined || runtime.fetcher.takes(flow);
   const replay = startReplay({
     trace,
     blobs: remote,
-    lane: {
-      prefetch: async (blob, range, { signal }) => {
-        if (blob instanceof RemoteBlob) await runtime.fetcher.prefetch(blob, range, { signal });
-      },
-      gather: (ask) => runtime.fetcher.gather(ask),
-      ready: () => (takes() ? null : runtime.fetcher.prefetchReady()),
-      link: () => runtime.fetcher.link,
-    },
+    lane: prefetchLane(runtime, [...remote.values()].at(0)),
     budgetBytes: options.budgetBytes ?? BUDGET_BYTES_DEFAULT,
     clock: runtime.clock,
     log: runtime.log,
@@ -75,6 +66,20 @@ export function replayTrace(
   // Only now: the first requests do not wait for it.
   setImmediate(() => pinPlan(trace, remote));
   return replay;
+}
+
+/** The lane of a device's remote blobs, which are of one origin; one that does nothing without any. */
+function prefetchLane({ fetchers }: Runtime, first: RemoteBlob | undefined): PrefetchLane {
+  const fetcher = first === undefined ? undefined : fetchers.of(first);
+  if (first === undefined || fetcher === undefined) return { prefetch: () => Promise.resolve() };
+  return {
+    prefetch: async (blob, range, { signal }) => {
+      if (blob instanceof RemoteBlob) await fetcher.prefetch(blob, range, { signal });
+    },
+    gather: (ask) => fetcher.gather(ask),
+    ready: () => (fetcher.takes(first.flow) ? null : fetcher.prefetchReady()),
+    link: () => fetcher.link,
+  };
 }
 
 /** What an open device's plan still needs is not evicted. */

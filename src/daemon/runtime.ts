@@ -6,7 +6,7 @@ import { openBlobCache, openMemoryCache, type BlobCache } from '../blob/cache/bl
 import type { FetchEvent } from '../blob/fetch/fetch-stats.ts';
 import type { Flow } from '../blob/fetch/fair-share.ts';
 import type { RemoteBlob } from '../blob/fetch/remote-blob.ts';
-import { createFetcher, type Fetcher } from '../blob/fetcher.ts';
+import { Fetchers } from '../blob/fetchers.ts';
 import type { LowerLocation } from '../image/config.ts';
 import { PrefetchMetrics } from '../prefetch/metrics.ts';
 import {
@@ -29,7 +29,7 @@ export interface RuntimeOptions {
   traceFolder?: string;
   /** A demand read that is not answered by then fails with EIO. */
   readDeadlineMs?: number;
-  /** Requests under way at once, of each lane. */
+  /** Requests under way at once, of each lane of each origin. */
   demandConcurrency?: number;
   prefetchConcurrency?: number;
   registry?: RegistryClientOptions;
@@ -53,11 +53,11 @@ interface TickListener {
   readonly onFault: (error: unknown) => void;
 }
 
-/** What all devices of a process share: the registry client, the cache, the fetcher, the traces. */
+/** What all devices of a process share: the registry client, the cache, the fetchers, the traces. */
 export class Runtime {
   readonly client: RegistryClient;
   readonly cache: BlobCache;
-  readonly fetcher: Fetcher;
+  readonly fetchers: Fetchers;
   readonly traces: TraceStore;
   readonly stacks: SharedStacks = new SharedStacks();
   readonly metrics: PrefetchMetrics = new PrefetchMetrics();
@@ -79,7 +79,7 @@ export class Runtime {
     this.cache = cache;
     this.client = createRegistryClient({ clock, ...options.registry });
     this.traces = new TraceStore(options.traceFolder);
-    this.fetcher = createFetcher({
+    this.fetchers = new Fetchers({
       clock,
       log,
       ...(readDeadlineMs === undefined ? {} : { readDeadlineMs }),
@@ -89,7 +89,7 @@ export class Runtime {
         for (const listener of this.#fetchListeners) listener(event);
       },
     });
-    registerProcessMetrics(this.metrics.registry, this);
+    registerProcessMetrics(this.metrics.registry, { fetcher: this.fetchers, cache: this.cache });
   }
 
   /** Throws ERR_CACHE_LOCKED when another process uses the cache folder. */
@@ -129,7 +129,8 @@ export class Runtime {
     const source = this.client.blobSource(repository, lower.digest, lower.size);
     try {
       const sizeBytes = lower.size ?? (await source.size());
-      return this.fetcher.remoteBlob(await this.cache.blob(lower.digest, sizeBytes), source, flow);
+      const cached = await this.cache.blob(lower.digest, sizeBytes);
+      return this.fetchers.remoteBlob(this.client.blobOrigin(repository), cached, source, flow);
     } catch (error) {
       await source.close();
       throw error;
@@ -167,7 +168,7 @@ export class Runtime {
 
   async #close(): Promise<void> {
     clearInterval(this.#trimmer);
-    this.fetcher.close();
+    this.fetchers.close();
     await this.client.close();
     await this.cache.close();
   }

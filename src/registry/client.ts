@@ -98,6 +98,8 @@ export interface RegistryClient {
     name: RepositoryName,
     manifest: (ImageManifest | ImageIndex) & { subject: Descriptor },
   ): Promise<Descriptor>;
+  /** Where the repository's blobs are asked for: its registry, or a peer in between. */
+  blobOrigin(name: RepositoryName): string;
   /** The repository as it is reached: scheme decided. */
   repository(name: RepositoryName): Repository;
   /** Ends every connection; requests under way reject. */
@@ -214,6 +216,10 @@ class Client implements RegistryClient {
     manifest: (ImageManifest | ImageIndex) & { subject: Descriptor },
   ) {
     return pushReferrer(this.#session, this.repository(name), manifest);
+  }
+
+  blobOrigin(name: RepositoryName): string {
+    return this.#shared.peers?.origin ?? this.repository(name).origin;
   }
 
   repository(name: RepositoryName): Repository {

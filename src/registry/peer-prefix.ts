@@ -24,6 +24,10 @@ export class PeerPrefix {
     this.#clock = clock;
   }
 
+  get origin(): string {
+    return new URL(this.#address).origin;
+  }
+
   get isUsable(): boolean {
     return this.#clock.nowMs() >= this.#usableAtMs;
   }

@@ -61,3 +61,40 @@ export interface BlobCounters {
 export function newLaneStats(): LaneStats {
   return { requests: 0, bytes: 0, failures: 0, queued: 0, active: 0, activeBytes: 0 };
 }
+
+/** Of a fetcher that has done nothing and knows nothing. */
+export function newFetchStats(): FetchStats {
+  return {
+    ...{ demand: newLaneStats(), prefetch: newLaneStats() },
+    ...{ promotions: 0, joins: 0, retries: 0, throttles: 0, refused: 0 },
+    ...{ bytesPerSecond: 0, roundTripMs: 0, windowBytes: 0 },
+  };
+}
+
+/** The sum of two fetchers' counters; of their round trips the least that is known. */
+export function addFetchStats(a: FetchStats, b: FetchStats): FetchStats {
+  const roundTripsMs = [a.roundTripMs, b.roundTripMs].filter((ms) => ms > 0);
+  return {
+    demand: addLaneStats(a.demand, b.demand),
+    prefetch: addLaneStats(a.prefetch, b.prefetch),
+    promotions: a.promotions + b.promotions,
+    joins: a.joins + b.joins,
+    retries: a.retries + b.retries,
+    throttles: a.throttles + b.throttles,
+    refused: a.refused + b.refused,
+    bytesPerSecond: a.bytesPerSecond + b.bytesPerSecond,
+    roundTripMs: roundTripsMs.length === 0 ? 0 : Math.min(...roundTripsMs),
+    windowBytes: a.windowBytes + b.windowBytes,
+  };
+}
+
+function addLaneStats(a: LaneStats, b: LaneStats): LaneStats {
+  return {
+    requests: a.requests + b.requests,
+    bytes: a.bytes + b.bytes,
+    failures: a.failures + b.failures,
+    queued: a.queued + b.queued,
+    active: a.active + b.active,
+    activeBytes: a.activeBytes + b.activeBytes,
+  };
+}
