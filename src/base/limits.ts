@@ -362,8 +362,8 @@ export const controlLimits = {
   requestMsMax: 10_000,
   /** A reply has to begin within this time; ending a recording may write a large trace. */
   replyMsMax: 120_000,
-  /** How long close() waits for requests in progress. */
-  closeMsMax: 5_000,
+  /** How long close() waits for requests in progress; devices are closed by then. */
+  closeMsMax: 500,
   connectionsMax: 64,
 } as const;
 
@@ -374,6 +374,8 @@ export const daemonLimits = {
   idLengthMax: 128,
   /** Devices that are detached at once when the daemon ends. */
   closingMax: 32,
+  /** How long a device that is detached still waits for reads from a registry. */
+  closingReadsMs: 500,
   /** One description in the state folder, in bytes. */
   descriptionBytesMax: 65_536,
 } as const;

@@ -48,11 +48,16 @@ async function run(
   const startedMs = performance.now();
   const progress = new ProgressLine();
   const { entries, bytes } = await interruptible((signal) =>
-    withWritableImage(configPath, flags, async ({ device }) => {
-      const applied = await apply(device, input, flags, { progress, signal });
-      await device.writer.flush();
-      return applied;
-    }),
+    withWritableImage(
+      configPath,
+      flags,
+      async ({ device }) => {
+        const applied = await apply(device, input, flags, { progress, signal });
+        await device.writer.flush();
+        return applied;
+      },
+      signal,
+    ),
   ).finally(() => progress.clear());
   const seconds = (performance.now() - startedMs) / 1000;
   if (flags.json === true) {

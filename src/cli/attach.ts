@@ -168,7 +168,8 @@ async function serve(
     if (report !== null) printReport(report, flags);
   } finally {
     process.off(RECORD_STOP_SIGNAL, stopRecording);
-    await Promise.all([devices.close(), control.close()]);
+    await devices.close();
+    await control.close();
   }
 }
 

@@ -65,28 +65,32 @@ async function run(source: string, target: string, flags: ConvertFlags): Promise
   const isReferrer = flags.referrer === true;
   const isOci = flags.oci === true || isReferrer || to.kind === 'layout';
   const work = async (signal: AbortSignal): Promise<ConvertedRoot> =>
-    withRegistry(flags, async (client) => {
-      const opened = openTarget(to, client, isReferrer);
-      if (to.kind === 'layout' && !dryRun) await mkdir(to.folder, { recursive: true });
-      return convert({
-        source: await openSource(from, client),
-        target: dryRun ? dryTarget() : opened,
-        settings: {
-          virtualSizeBytes: Math.ceil((flags.vsize * GIB) / EXT4_BLOCK_BYTES) * EXT4_BLOCK_BYTES,
-          algorithm: flags.algorithm,
-          blockBytes: flags.bs * 1024,
-        },
-        style: { isOci, isReferrer },
-        platform: flags.platform,
-        baseLayerPath: flags.mkfs ? null : flags.baseLayer,
-        concurrency: flags.concurrency,
-        cache: cache === undefined ? null : { folder: cache, quotaBytes: cacheSize * GIB },
-        workParent: to.kind === 'layout' && !dryRun ? to.folder : undefined,
-        isDurable: to.kind === 'layout',
-        progress: report,
-        signal,
-      });
-    });
+    withRegistry(
+      flags,
+      async (client) => {
+        const opened = openTarget(to, client, isReferrer);
+        if (to.kind === 'layout' && !dryRun) await mkdir(to.folder, { recursive: true });
+        return convert({
+          source: await openSource(from, client),
+          target: dryRun ? dryTarget() : opened,
+          settings: {
+            virtualSizeBytes: Math.ceil((flags.vsize * GIB) / EXT4_BLOCK_BYTES) * EXT4_BLOCK_BYTES,
+            algorithm: flags.algorithm,
+            blockBytes: flags.bs * 1024,
+          },
+          style: { isOci, isReferrer },
+          platform: flags.platform,
+          baseLayerPath: flags.mkfs ? null : flags.baseLayer,
+          concurrency: flags.concurrency,
+          cache: cache === undefined ? null : { folder: cache, quotaBytes: cacheSize * GIB },
+          workParent: to.kind === 'layout' && !dryRun ? to.folder : undefined,
+          isDurable: to.kind === 'layout',
+          progress: report,
+          signal,
+        });
+      },
+      signal,
+    );
   const result = await interruptible(work).finally(() => report.clear());
   printResult(result, flags, report.elapsedSeconds);
 }

@@ -48,18 +48,23 @@ async function run(paths: string[], flags: ExportFlags, command: Command): Promi
     command.error('error: a qcow2 image cannot be written to standard output');
   }
   await interruptible((signal) =>
-    withInput(inputs, flags, async ({ source }) => {
-      const progress = new ProgressLine();
-      const total = formatBytes(source.virtualSizeBytes);
-      const onProgress = (done: number) => progress.show(`${formatBytes(done)} of ${total}`);
-      try {
-        const replace = flags.force ?? false;
-        const options = { onProgress, signal, replace };
-        await write(source, isDigest ? null : target, flags.format, options);
-      } finally {
-        progress.clear();
-      }
-    }),
+    withInput(
+      inputs,
+      flags,
+      async ({ source }) => {
+        const progress = new ProgressLine();
+        const total = formatBytes(source.virtualSizeBytes);
+        const onProgress = (done: number) => progress.show(`${formatBytes(done)} of ${total}`);
+        try {
+          const replace = flags.force ?? false;
+          const options = { onProgress, signal, replace };
+          await write(source, isDigest ? null : target, flags.format, options);
+        } finally {
+          progress.clear();
+        }
+      },
+      signal,
+    ),
   );
 }
 

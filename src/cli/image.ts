@@ -84,7 +84,7 @@ async function build(flags: BuildFlags, command: Command): Promise<void> {
     });
     const { push } = flags;
     if (push !== undefined) {
-      await withRegistry(flags, (client) => pushImage(client, push, image, signal));
+      await withRegistry(flags, (client) => pushImage(client, push, image, signal), signal);
     }
     if (flags.layout !== undefined) await addToLayout(flags.layout, image, flags.tag);
     return image;

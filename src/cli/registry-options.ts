@@ -80,15 +80,24 @@ export function registryOptions(
   return options;
 }
 
-/** A registry client for as long as `work` takes. */
+/** A registry client for as long as `work` takes, or until the signal is aborted. */
 export async function withRegistry<T>(
   flags: RegistryFlags,
   work: (client: RegistryClient) => Promise<T>,
+  signal?: AbortSignal,
 ): Promise<T> {
   const client = createRegistryClient(registryOptions(flags, await serviceConfigOf(flags)));
+  closeOnAbort(client, signal);
   try {
     return await work(client);
   } finally {
     await client.close();
   }
+}
+
+/** Whatever waits for a registry ends when the signal is aborted. */
+export function closeOnAbort(client: RegistryClient, signal?: AbortSignal): void {
+  const close = () => void client.close();
+  signal?.addEventListener('abort', close, { once: true });
+  if (signal?.aborted === true) close();
 }

@@ -47,10 +47,14 @@ async function run({ config, serviceConfigPath, size, ...flags }: ResizeFlags): 
     serviceConfigPath === undefined ? flags : { ...flags, config: serviceConfigPath };
   const sizeBytes = Math.round((size * GIB) / EXT4_BLOCK_BYTES) * EXT4_BLOCK_BYTES;
   const resized = await interruptible((signal) =>
-    withRemoteOpener(runtimeFlags, (openRemote) => {
-      const openImage = () => openInput([config], openRemote);
-      return resizeImage({ upper, sizeBytes, openImage, signal });
-    }),
+    withRemoteOpener(
+      runtimeFlags,
+      (openRemote) => {
+        const openImage = () => openInput([config], openRemote);
+        return resizeImage({ upper, sizeBytes, openImage, signal });
+      },
+      signal,
+    ),
   );
   if (flags.json === true) {
     process.stdout.write(`${JSON.stringify(resized)}\n`);

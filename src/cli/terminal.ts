@@ -3,15 +3,27 @@ import { ReplaybdError } from '../base/errors.ts';
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 const PROGRESS_INTERVAL_MS = 100;
 
-/** Runs `work` with a signal that Ctrl-C aborts with ERR_INTERRUPTED, so that it can clean up. */
+/**
+ * Runs `work` with a signal that Ctrl-C aborts with ERR_INTERRUPTED, so that it can clean up; a second
+ * Ctrl-C ends the process at once. Whatever `work` then fails with, it was interrupted.
+ */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
-  const interrupt = () => controller.abort(new ReplaybdError('ERR_INTERRUPTED', 'interrupted'));
-  for (const name of SIGNALS) process.once(name, interrupt);
+  const stopListening = () => {
+    for (const name of SIGNALS) process.off(name, interrupt);
+  };
+  const interrupt = () => {
+    stopListening();
+    controller.abort(new ReplaybdError('ERR_INTERRUPTED', 'interrupted'));
+  };
+  for (const name of SIGNALS) process.on(name, interrupt);
   try {
     return await work(controller.signal);
+  } catch (error) {
+    controller.signal.throwIfAborted();
+    throw error;
   } finally {
-    for (const name of SIGNALS) process.off(name, interrupt);
+    stopListening();
   }
 }
 

@@ -1,5 +1,6 @@
 import { withTraceImage } from '../daemon/trace-image.ts';
 import type { ImportTarget } from '../trace/overlaybd/import.ts';
+import { closeOnAbort } from './registry-options.ts';
 import { openRuntime, type RuntimeFlags } from './runtime-options.ts';
 import { interruptible } from './terminal.ts';
 
@@ -22,7 +23,10 @@ export async function withRuntime<T>(
 ): Promise<T> {
   const runtime = await openRuntime(flags);
   try {
-    return await interruptible((signal) => work(runtime, signal));
+    return await interruptible((signal) => {
+      closeOnAbort(runtime.client, signal);
+      return work(runtime, signal);
+    });
   } finally {
     await runtime.close();
   }

@@ -21,6 +21,6 @@ export async function uploadIfAsked(
   const { upload } = flags;
   if (upload === undefined) return null;
   return await interruptible((signal) =>
-    withRegistry(flags, (client) => uploadFile(client, path, upload, signal)),
+    withRegistry(flags, (client) => uploadFile(client, path, upload, signal), signal),
   );
 }

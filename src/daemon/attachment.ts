@@ -31,7 +31,7 @@ import { GuardedDevice } from './guarded-device.ts';
 import { describeImage, type ImageDescription } from './image-description.ts';
 import { LiveUpper, type SnapshotFacts, type UpperReport } from './live-upper.ts';
 import { openImageUpper, type OpenedUpper } from './open-upper.ts';
-import { closeAll, openBlobs, preconnect, replayTrace } from './open-image.ts';
+import { abandonReads, closeAll, openBlobs, preconnect, replayTrace } from './open-image.ts';
 import { RecordTraceFile } from './record-trace-file.ts';
 import type { Runtime } from './runtime.ts';
 import { withUpperFolder } from './upper-folder.ts';
@@ -171,8 +171,8 @@ export class Attachment {
     const fetched: FetchEvent[] = [];
     const stopListening = runtime.onFetch((event) => void fetched.push(event));
     const { signal } = options;
-    // Closing a remote blob fails whatever waits for it, so that Ctrl-C ends an opening that hangs.
-    const interrupt = (): void => void closeAll(blobs.filter((b) => b instanceof RemoteBlob));
+    // Ctrl-C ends an opening that hangs.
+    const interrupt = (): void => abandonReads(blobs);
     signal?.addEventListener('abort', interrupt);
     try {
       const given = readGivenTrace(runtime, options);
@@ -192,7 +192,7 @@ export class Attachment {
           : await withUpperFolder(described, upperFolder, runtime.log);
       const chosen = await chooseMode(runtime, image, options, given);
       const { trace } = chosen;
-      blobs.push(...(await openBlobs(runtime, image)));
+      blobs.push(...(await openBlobs(runtime, image, signal)));
       signal?.throwIfAborted();
       if (trace?.kind === 'replaybd') replay = replayTrace(runtime, trace.trace, blobs, options);
       const stack = await runtime.stacks.open(blobs);
@@ -312,6 +312,11 @@ export class Attachment {
     const { image, stack, upper } = this;
     const { clock } = this.#runtime;
     return await forkDevice({ id: this.device.id, image, stack, upper, clock }, parameters);
+  }
+
+  /** Ahead of `close`: fails reads that wait for a registry. */
+  abandonReads(): void {
+    abandonReads(this.#blobs);
   }
 
   /**

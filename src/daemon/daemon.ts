@@ -79,7 +79,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       log,
     });
     // What waits for a device that is being opened is answered by the device's end.
-    undo.push(() => Promise.all([devices.close(), control.close()]));
+    undo.push(async () => {
+      await devices.close();
+      await control.close();
+    });
     await removeDeadSockets(directory, [NBD_SOCKET_SUFFIX, VHOST_USER_SOCKET_SUFFIX]);
     for (const file of await recoverStale(directory, { clock: runtime.clock, log })) {
       log.warn({ file }, `${file}: was left by a process that was killed, and is removed`);

@@ -143,7 +143,12 @@ async function describeReference(
             kind: 'layer',
             name: `${target}: layer ${acceleration.digest}`,
             read: () =>
-              client.getBlob(reference, acceleration.digest, overlaybdTraceLimits.layerBytesMax),
+              client.getBlob(
+                reference,
+                acceleration.digest,
+                overlaybdTraceLimits.layerBytesMax,
+                signal,
+              ),
           },
     identity: {
       manifestDigest: digest,

@@ -30,10 +30,14 @@ export function preconnect(runtime: Runtime, repository: RepositoryName, mode: A
 }
 
 /** Opens all lowers, or none. */
-export async function openBlobs(runtime: Runtime, image: ImageDescription): Promise<Blob[]> {
+export async function openBlobs(
+  runtime: Runtime,
+  image: ImageDescription,
+  signal?: AbortSignal,
+): Promise<Blob[]> {
   const flow = new Flow();
   const opening = image.lowers.map((lower): Promise<Blob> =>
-    lower.kind === 'file' ? openLocalBlob(lower.path) : runtime.openRemoteBlob(lower, flow),
+    lower.kind === 'file' ? openLocalBlob(lower.path) : runtime.openRemoteBlob(lower, flow, signal),
   );
   const settled = await Promise.allSettled(opening);
   const blobs = settled.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
@@ -100,6 +104,11 @@ function plannedRanges(trace: Trace, layer: number, sizeBytes: number): ByteRang
     ranges.push({ offset: plan.offset[i], length: plan.length[i] });
   }
   return mergeRanges(ranges);
+}
+
+/** Fails what waits for registries, so that whoever waits for it can end. Blobs stay open. */
+export function abandonReads(blobs: readonly Blob[]): void {
+  for (const blob of blobs) if (blob instanceof RemoteBlob) blob.abandon();
 }
 
 /** Closes every blob. */

@@ -122,13 +122,13 @@ export class Runtime {
 
   /**
    * A lower that lives in a registry, behind the cache, as one of a device whose lowers share a flow.
-   * The caller closes it.
+   * The caller closes it. The signal ends asking for its size.
    */
-  async openRemoteBlob(lower: RemoteLower, flow?: Flow): Promise<RemoteBlob> {
+  async openRemoteBlob(lower: RemoteLower, flow?: Flow, signal?: AbortSignal): Promise<RemoteBlob> {
     const repository = parseRepositoryAddress(lower.url.slice(0, lower.url.lastIndexOf('/')));
     const source = this.client.blobSource(repository, lower.digest, lower.size);
     try {
-      const sizeBytes = lower.size ?? (await source.size());
+      const sizeBytes = lower.size ?? (await source.size(signal));
       const cached = await this.cache.blob(lower.digest, sizeBytes);
       return this.fetchers.remoteBlob(this.client.blobOrigin(repository), cached, source, flow);
     } catch (error) {

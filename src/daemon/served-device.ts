@@ -1,4 +1,5 @@
 import { messageOf, ReplaybdError } from '../base/errors.ts';
+import { daemonLimits } from '../base/limits.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import type { Frontend, FrontendRequest, PreparedFrontend } from '../frontend/frontend.ts';
 import { prepareFrontend } from '../frontend/frontends.ts';
@@ -199,11 +200,14 @@ export class ServedDevice {
     this.#end.resolve();
     this.#interrupt.abort(new DOMException('the device is detached', 'AbortError'));
     await this.ready.catch(() => undefined);
+    // A front end waits for its guest's reads, and those for a registry that may not answer.
+    const hurry = setTimeout(() => this.#attachment?.abandonReads(), daemonLimits.closingReadsMs);
     try {
       const frontend = this.#frontend;
       if (how === 'leave' && frontend?.release !== undefined) await frontend.release();
       else await frontend?.close();
     } finally {
+      clearTimeout(hurry);
       this.#frontend = null;
       try {
         await this.#attachment?.close();

@@ -3,7 +3,7 @@ import type { ImportTarget } from '../trace/overlaybd/import.ts';
 import type { TraceWorkload } from '../trace/trace.ts';
 import { traceImageOf } from './foreign-trace.ts';
 import { describeImage } from './image-description.ts';
-import { closeAll, openBlobs } from './open-image.ts';
+import { abandonReads, closeAll, openBlobs } from './open-image.ts';
 import type { Runtime } from './runtime.ts';
 
 /**
@@ -24,10 +24,9 @@ export async function withTraceImage<T>(
     log: runtime.log,
     ...(signal === undefined ? {} : { signal }),
   });
-  const blobs = await openBlobs(runtime, description);
-  const close = () => closeAll(blobs);
-  // Closing a remote blob fails whatever waits for it, so that Ctrl-C ends an opening that hangs.
-  const interrupt = () => void close();
+  const blobs = await openBlobs(runtime, description, signal);
+  // Ctrl-C ends an opening that hangs.
+  const interrupt = () => abandonReads(blobs);
   signal?.addEventListener('abort', interrupt);
   try {
     const stack = await openStack(blobs);
@@ -37,6 +36,6 @@ export async function withTraceImage<T>(
     throw error;
   } finally {
     signal?.removeEventListener('abort', interrupt);
-    await close();
+    await closeAll(blobs);
   }
 }

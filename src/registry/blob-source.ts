@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import type { Lane, RangeSource } from '../blob/blob.ts';
+import { abandonable } from '../base/abandonable.ts';
 import type { Clock } from '../base/clock.ts';
 import type { BlobRoute } from './blob-route.ts';
 import { publicUrl, RegistryError } from './errors.ts';
@@ -52,8 +53,7 @@ export class RegistryBlobSource implements RangeSource {
   async size(signal?: AbortSignal): Promise<number> {
     if (this.#sizeBytes !== null) return this.#sizeBytes;
     this.#sizePending ??= this.#askSize().finally(() => (this.#sizePending = null));
-    if (signal === undefined) return this.#sizePending;
-    return abandonable(this.#sizePending, signal);
+    return await abandonable(this.#sizePending, signal);
   }
 
   async fetch(
@@ -135,18 +135,5 @@ export class RegistryBlobSource implements RangeSource {
       `${this.name}: expected the ETag of the first answer, found another. ` +
         'A blob never changes; a cache before the registry is broken.',
     );
-  }
-}
-
-/** One of several waiters may leave without ending what the others wait for. */
-async function abandonable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(signal.reason);
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
   }
 }

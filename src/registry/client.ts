@@ -83,7 +83,12 @@ export interface RegistryClient {
   /** Ranges of a blob. Sources of one blob share what was learned about reaching it. */
   blobSource(name: RepositoryName, digest: string, sizeBytes: number | null): RangeSource;
   /** A small blob, verified; ERR_BODY_LENGTH beyond `limitBytes` (default 16 MiB). */
-  getBlob(name: RepositoryName, digest: string, limitBytes?: number): Promise<Uint8Array>;
+  getBlob(
+    name: RepositoryName,
+    digest: string,
+    limitBytes?: number,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array>;
   /** A blob's size in bytes; null when the repository does not hold it. */
   headBlob(name: RepositoryName, digest: string): Promise<number | null>;
   pushBlob(name: RepositoryName, blob: BlobContent, options?: PushOptions): Promise<PushOutcome>;
@@ -102,7 +107,7 @@ export interface RegistryClient {
   blobOrigin(name: RepositoryName): string;
   /** The repository as it is reached: scheme decided. */
   repository(name: RepositoryName): Repository;
-  /** Ends every connection; requests under way reject. */
+  /** Ends every connection; requests under way reject, and so does every later one. */
   close(): Promise<void>;
 }
 
@@ -188,9 +193,14 @@ class Client implements RegistryClient {
     return new RegistryBlobSource(route, digest, sizeBytes, shared);
   }
 
-  getBlob(name: RepositoryName, digest: string, limitBytes?: number): Promise<Uint8Array> {
+  getBlob(
+    name: RepositoryName,
+    digest: string,
+    limitBytes?: number,
+    signal?: AbortSignal,
+  ): Promise<Uint8Array> {
     const limit = limitBytes ?? registryLimits.smallBlobBytesMax;
-    return fetchSmallBlob(this.#session, this.repository(name), digest, limit);
+    return fetchSmallBlob(this.#session, this.repository(name), digest, limit, signal);
   }
 
   async headBlob(name: RepositoryName, digest: string): Promise<number | null> {

@@ -1,3 +1,4 @@
+import { abandonable } from '../base/abandonable.ts';
 import type { Clock } from '../base/clock.ts';
 import { registryLimits } from '../base/limits.ts';
 
@@ -24,8 +25,7 @@ export class ProbeGate {
   /** Resolves to a function to call once the answer is in; it may be called more than once. */
   async enter(signal?: AbortSignal): Promise<(isKnown: boolean) => void> {
     while (!this.#isKnown && this.#probe?.isLate === false) {
-      await this.#probe.over;
-      signal?.throwIfAborted();
+      await abandonable(this.#probe.over, signal);
     }
     if (this.#isKnown || this.#probe !== null) return () => undefined;
     return this.#begin();

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import { abandonable } from '../base/abandonable.ts';
 import type { Clock } from '../base/clock.ts';
 import { registryLimits } from '../base/limits.ts';
 import type { Lane } from '../blob/blob.ts';
@@ -76,20 +77,21 @@ export class Session {
 
   /** Sends to the registry itself; a 401, or a 403 with a challenge, is answered once. */
   async #exchangeWithRegistry(request: SessionRequest, sink: BodySink): Promise<ResponseHead> {
-    const { access } = request;
+    const { access, signal } = request;
     const { authorizer } = this.#options;
     const key = `${access.repository.origin}/${access.repository.name}`;
     const gate = this.#gates.getOrCreate(key, () => new ProbeGate(this.clock));
-    const leave = await gate.enter(request.signal);
+    const leave = await gate.enter(signal);
     try {
-      const first = await authorizer.authorization(access);
+      // Others may wait for the same token: this request alone ends with its signal.
+      const first = await abandonable(authorizer.authorization(access), signal);
       const tapped = withHeadTap(sink, (head) => {
         if (settlesAccess(head)) leave(true);
       });
       const head = await this.transport.exchange(this.#build(request, first), tapped);
       if (!wantsCredentials(head)) return head;
       const challenge = header(head.headers, 'www-authenticate');
-      const second = await authorizer.renew(access, challenge, first);
+      const second = await abandonable(authorizer.renew(access, challenge, first), signal);
       leave(true);
       return await this.transport.exchange(this.#build(request, second), sink);
     } finally {

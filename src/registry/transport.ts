@@ -4,6 +4,7 @@ import { getCACertificates } from 'node:tls';
 import { Pool, type Dispatcher } from 'undici';
 import { messageOf, ReplaybdError } from '../base/errors.ts';
 import type { Lane } from '../blob/blob.ts';
+import { publicUrl, RegistryError } from './errors.ts';
 import { networkError } from './network-error.ts';
 import { Preconnector } from './preconnector.ts';
 
@@ -64,6 +65,7 @@ export class Transport {
   readonly #options: TransportOptions;
   readonly #pools = new Map<string, ConnectedPool>();
   readonly #authorities: string[] | null;
+  #isClosed = false;
   readonly #identity: { cert: string; key: string } | null;
 
   constructor(options: TransportOptions) {
@@ -78,9 +80,11 @@ export class Transport {
 
   /**
    * Sends a request and resolves when the whole response went through `sink`. Rejects with what
-   * the sink threw, the signal's reason, or a RegistryError of the network.
+   * the sink threw, the signal's reason, or a RegistryError of the network; after `close`, with
+   * ERR_REGISTRY_CLOSED.
    */
   exchange(request: HttpRequest, sink: BodySink): Promise<ResponseHead> {
+    if (this.#isClosed) return Promise.reject(closedError(request.url));
     return new Promise((resolve, reject) => {
       const handler = new ExchangeHandler(request, sink, resolve, reject);
       if (!handler.watchSignal()) return;
@@ -103,11 +107,14 @@ export class Transport {
 
   /** Begins to open connections to a registry, ahead of the lane's first requests. */
   preconnect(origin: URL, lane: Lane, count: number): void {
+    if (this.#isClosed) return;
     const { preconnector } = this.#pool({ url: origin, lane, isRegistry: true });
     preconnector.prepare(origin, Math.min(count, this.#connections(lane)));
   }
 
+  /** Ends every connection, also those that are being opened. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     const pools = [...this.#pools.values()];
     this.#pools.clear();
     for (const { preconnector } of pools) preconnector.close();
@@ -257,6 +264,13 @@ class ExchangeHandler implements Dispatcher.DispatchHandler {
     this.#upload?.body.destroy();
     this.#request.signal?.removeEventListener('abort', this.#onAbort);
   }
+}
+
+function closedError(url: URL): RegistryError {
+  return new RegistryError(
+    'ERR_REGISTRY_CLOSED',
+    `${publicUrl(url)}: expected an open client, found that its connections were ended.`,
+  );
 }
 
 function readPem(path: string): string {

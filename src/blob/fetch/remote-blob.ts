@@ -69,6 +69,7 @@ export class RemoteBlob implements Blob {
   readonly #demanded: GranuleBits;
   readonly #readAhead: GranuleBits;
   readonly #waits = new Set<AbortController>();
+  #isAbandoned = false;
   #isClosed = false;
   #closing: Promise<void> | null = null;
 
@@ -114,6 +115,7 @@ export class RemoteBlob implements Blob {
       return Promise.reject(this.#rangeError(offset, length));
     }
     if (this.has(offset, length)) return RESOLVED;
+    if (this.#isAbandoned) return Promise.reject(this.closedError());
     return this.#ensureMissing({ offset, length }, options);
   }
 
@@ -168,6 +170,15 @@ export class RemoteBlob implements Blob {
     return new ReplaybdError('ERR_DEVICE_CLOSED', `${this.name}: the device was closed`);
   }
 
+  /**
+   * Ahead of `close`: from now on nothing waits for bytes that are not present, but for
+   * ERR_DEVICE_CLOSED. What is present can still be read.
+   */
+  abandon(): void {
+    this.#isAbandoned = true;
+    for (const wait of this.#waits) wait.abort(this.closedError());
+  }
+
   /** Cancels this blob's fetches and waits: they reject with ERR_DEVICE_CLOSED. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -176,7 +187,7 @@ export class RemoteBlob implements Blob {
 
   async #close(): Promise<void> {
     this.#isClosed = true;
-    for (const wait of this.#waits) wait.abort(this.closedError());
+    this.abandon();
     this.#engine.detach(this);
     await Promise.all([this.source.close(), this.cached.close()]);
   }
