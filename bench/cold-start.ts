@@ -21,6 +21,7 @@ import { makeDemoRootfs } from '../src/demo/rootfs.ts';
 import { buildImage } from '../src/image/build/image.ts';
 import { pushImage } from '../src/image/build/push-image.ts';
 import { boundRatio, coldStartBoundMs, gapClosure } from '../src/prefetch/bound.ts';
+import { simulateColdStart } from '../src/prefetch/simulate/simulate.ts';
 import { createRegistryClient } from '../src/registry/client.ts';
 import { decodeTrace } from '../src/trace/decode.ts';
 import { openShapedLink, type LinkShape } from './link/shaped-link.ts';
@@ -36,6 +37,8 @@ const ALL_LINKS = [25, 100, 1000].flatMap((megabits) =>
   [5, 20, 50].map((ms) => `${megabits}:${ms}`),
 );
 const PORT = 5000;
+/** Of the shaped link's jumbo frames, less IP's and TCP's headers. */
+const SEGMENT_BYTES = 8948;
 
 interface Run {
   totalMs: number;
@@ -100,6 +103,9 @@ interface Row {
   timeliness: number | null;
   overFetch: number | null;
   requestsPerMiB: number;
+  /** What `trace simulate` says of the warm run's trace on this link. */
+  predictedReplayMs: number;
+  predictedLazyMs: number;
 }
 
 async function measureLink(workspace: Workspace, shape: LinkShape): Promise<Row> {
@@ -148,7 +154,18 @@ function summarise(
 ): Row {
   const { roundTripMs, megabitsPerSecond } = shape;
   const warmMs = median(runs.warms.map((run) => run.totalMs));
-  const { plan } = decodeTrace(readFileSync(warmTracePath), warmTracePath);
+  const trace = decodeTrace(readFileSync(warmTracePath), warmTracePath);
+  const { plan } = trace;
+  const predicted = simulateColdStart(trace, {
+    link: {
+      bytesPerSecond: (megabitsPerSecond * 1e6) / 8,
+      roundTripMs,
+      segmentBytes: SEGMENT_BYTES,
+    },
+    warmMs,
+    // The warm run fetched the manifest over this link too: its times count from before that.
+    setupRoundTrips: 0,
+  });
   const boundMs = coldStartBoundMs(warmMs, plan, {
     // A connection and the manifest; this registry asks for no token.
     setupMs: 2 * roundTripMs,
@@ -175,6 +192,8 @@ function summarise(
       const { prefetch } = report.quality.lanes;
       return prefetch.requests / (prefetch.bytes / 2 ** 20);
     }),
+    predictedReplayMs: predicted.predictedMs,
+    predictedLazyMs: predicted.lazyMs,
   };
 }
 
@@ -288,9 +307,15 @@ function formatRow(row: object): string {
     ratio,
     ratioP95,
     gapClosure: closed,
+    predictedReplayMs,
+    predictedLazyMs,
     ...quality
   } = row as Row;
   const ms = (value: number): string => value.toFixed(0).padStart(6);
+  const off = (predictedMs: number, measuredMs: number): string => {
+    const share = ((predictedMs - measuredMs) / measuredMs) * 100;
+    return `${share < 0 ? '' : '+'}${share.toFixed(0)} %`;
+  };
   const percent = (value: number | null): string => `${((value ?? 0) * 100).toFixed(1)} %`;
   return (
     `${String(link.megabitsPerSecond).padStart(4)} Mbit/s ${String(link.roundTripMs).padStart(2)} ms` +
@@ -298,6 +323,8 @@ function formatRow(row: object): string {
     `  ratio ${ratio.toFixed(3)} (p95 ${ratioP95.toFixed(3)})  gap closed ${percent(closed)}` +
     `  coverage ${percent(quality.coverage)}  accuracy ${percent(quality.accuracy)}` +
     `  timeliness ${percent(quality.timeliness)}  over-fetch ${percent(quality.overFetch)}` +
-    `  ${quality.requestsPerMiB.toFixed(2)} requests/MiB`
+    `  ${quality.requestsPerMiB.toFixed(2)} requests/MiB` +
+    `  predicted: lazy${ms(predictedLazyMs)} (${off(predictedLazyMs, lazyMs)})` +
+    ` replay${ms(predictedReplayMs)} (${off(predictedReplayMs, replayMs)})`
   );
 }

@@ -186,6 +186,15 @@ export const sparseBitmapLimits = {
   pagesMax: 16_384,
 } as const;
 
+export const simulateLimits = {
+  /** Bytes of a plan whose cold start is simulated. */
+  planBytesMax: 2 ** 34,
+  /** Points of a result's curve. */
+  curvePointsMax: 200,
+  /** Links of one table. */
+  gridLinksMax: 100,
+} as const;
+
 export const registryLimits = {
   manifestBytesMax: 4 * 1024 * 1024,
   /** Descriptors of one manifest, index or referrers list. */
