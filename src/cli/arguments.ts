@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from 'commander';
+import { GRANULE_BYTES } from '../base/limits.ts';
 import type { Platform } from '../registry/manifest.ts';
 
 // What a command line's words may be. Anything else is wrong usage.
@@ -54,4 +55,45 @@ export function platform(text: string): Platform {
   const [os = '', architecture = '', variant] = text.split('/');
   if (os === '' || architecture === '') throw new InvalidArgumentError('expected os/architecture.');
   return { os, architecture, ...(variant === undefined ? {} : { variant }) };
+}
+
+const BANDWIDTH_UNITS: Readonly<Record<string, number>> = {
+  kbit: 1e3 / 8,
+  mbit: 1e6 / 8,
+  gbit: 1e9 / 8,
+  'kb/s': 1e3,
+  'mb/s': 1e6,
+  'gb/s': 1e9,
+};
+
+/** A bandwidth with its unit (`100mbit`, `12.5MB/s`), in bytes a second. */
+export function bandwidth(text: string): number {
+  const units = Object.keys(BANDWIDTH_UNITS).join(', ');
+  return withUnit(text, BANDWIDTH_UNITS, `a bandwidth such as 100mbit or 12.5MB/s (${units})`);
+}
+
+/** A time with its unit (`20ms`, `0.5s`), in milliseconds; 0 counts. */
+export function milliseconds(text: string): number {
+  return withUnit(text, { ms: 1, s: 1000, us: 1 / 1000 }, 'a time such as 20ms or 0.5s', 0);
+}
+
+/** A size with its unit (`256KiB`, `1MiB`), in whole granules of 4 KiB. */
+export function granules(text: string): number {
+  const what = 'a multiple of 4KiB such as 256KiB or 1MiB';
+  const bytes = withUnit(text, { kib: 1024, mib: 1024 ** 2 }, what);
+  if (bytes % GRANULE_BYTES === 0) return bytes;
+  throw new InvalidArgumentError(`Expected ${what}.`);
+}
+
+/** Reads a number above `min` (from 0, where that is 0) and its unit, in any case. */
+function withUnit(
+  text: string,
+  units: Readonly<Record<string, number>>,
+  what: string,
+  min = Number.MIN_VALUE,
+): number {
+  const [, number = '', unit = ''] = /^(\d+(?:\.\d+)?)\s*([a-z/]+)$/.exec(text.toLowerCase()) ?? [];
+  const value = Number(number) * (Object.hasOwn(units, unit) ? units[unit] : NaN);
+  if (number !== '' && Number.isFinite(value) && value >= min) return value;
+  throw new InvalidArgumentError(`Expected ${what}.`);
 }

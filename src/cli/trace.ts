@@ -12,6 +12,7 @@ import { registerCheck } from './trace-check.ts';
 import { registerDiff } from './trace-diff.ts';
 import { registerMerge } from './trace-merge.ts';
 import { registerOverlaybd } from './trace-overlaybd.ts';
+import { registerSimulate } from './trace-simulate.ts';
 import {
   addRegistryOptions,
   addTraceFolderOption,
@@ -63,6 +64,7 @@ export function register(program: Command): void {
   registerMerge(trace);
   registerDiff(trace);
   registerCheck(trace);
+  registerSimulate(trace);
 }
 
 async function show(file: string, flags: { json?: boolean }): Promise<void> {

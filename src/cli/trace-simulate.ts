@@ -1,0 +1,92 @@
+import { Option, type Command } from 'commander';
+import { simulateLimits } from '../base/limits.ts';
+import { formatGrid, formatSimulation } from '../prefetch/simulate/format.ts';
+import { gridLinks, simulateGridRow, type GridRow } from '../prefetch/simulate/grid.ts';
+import { simulateColdStart } from '../prefetch/simulate/simulate.ts';
+import {
+  SIMULATION_POLICIES,
+  type SimulationOptions,
+  type SimulationPolicy,
+} from '../prefetch/simulate/types.ts';
+import { decodeTrace } from '../trace/decode.ts';
+import { readTraceFile } from '../trace/store.ts';
+import { bandwidth, granules, milliseconds, positiveNumber, wholeNumber } from './arguments.ts';
+
+interface SimulateFlags {
+  bandwidth?: number[];
+  rtt?: number[];
+  policy: SimulationPolicy;
+  concurrency?: number;
+  rangeSize?: number;
+  warmMs?: number;
+  grid?: boolean;
+  json?: boolean;
+}
+
+/** Bytes a second and milliseconds, as the benches have them. */
+const GRID_BANDWIDTHS = [25e6 / 8, 100e6 / 8, 1000e6 / 8];
+const GRID_ROUND_TRIPS_MS = [5, 20, 50];
+
+/** `replaybd trace simulate`. */
+export function registerSimulate(trace: Command): void {
+  trace
+    .command('simulate')
+    .description('predict a cold start on a link; a table where several links are given')
+    .argument('<file>', 'a trace file')
+    .option(
+      '--bandwidth <rate>',
+      'such as 100mbit or 12.5MB/s; may be repeated',
+      collect(bandwidth),
+    )
+    .option('--rtt <time>', 'round trip, such as 20ms; may be repeated', collect(milliseconds))
+    .addOption(
+      new Option('--policy <policy>', 'what is fetched ahead, and in which order')
+        .choices(SIMULATION_POLICIES)
+        .default('first-access'),
+    )
+    .option('--concurrency <n>', 'prefetch requests at once', wholeNumber(1, 1024))
+    .option('--range-size <size>', 'the most that one prefetch request brings', granules)
+    .option('--warm-ms <ms>', 'how long a start takes with everything local', positiveNumber)
+    .option('--grid', 'a table of 9 links, or of those given')
+    .option('--json', 'as JSON')
+    .action(simulate);
+}
+
+async function simulate(file: string, flags: SimulateFlags, command: Command): Promise<void> {
+  const { policy, concurrency, rangeSize, warmMs, grid = false } = flags;
+  const bandwidths = flags.bandwidth ?? (grid ? GRID_BANDWIDTHS : []);
+  const roundTripsMs = flags.rtt ?? (grid ? GRID_ROUND_TRIPS_MS : []);
+  const links = gridLinks(bandwidths, roundTripsMs);
+  if (links.length === 0) command.error('error: give --bandwidth and --rtt, or --grid');
+  if (links.length > simulateLimits.gridLinksMax) {
+    command.error(`error: ${links.length} links are more than ${simulateLimits.gridLinksMax}`);
+  }
+  const trace = decodeTrace(await readTraceFile(file), file);
+  const optionsOf = (link: SimulationOptions['link']): SimulationOptions => ({
+    ...{ link, policy },
+    ...(concurrency === undefined ? {} : { concurrency }),
+    ...(rangeSize === undefined ? {} : { rangeBytes: rangeSize }),
+    ...(warmMs === undefined ? {} : { warmMs }),
+  });
+  if (links.length === 1 && !grid) {
+    const result = simulateColdStart(trace, optionsOf(links[0]));
+    process.stdout.write(flags.json === true ? json(result) : formatSimulation(result));
+    return;
+  }
+  const rows: GridRow[] = [];
+  for (const link of links) {
+    rows.push(simulateGridRow(trace, optionsOf(link)));
+    if (process.stderr.isTTY) process.stderr.write(`\r${rows.length} of ${links.length} links`);
+  }
+  if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
+  process.stdout.write(flags.json === true ? json(rows) : formatGrid(rows));
+}
+
+/** Gathers an option that may be repeated. */
+function collect<T>(parse: (text: string) => T): (text: string, before?: T[]) => T[] {
+  return (text, before = []) => [...before, parse(text)];
+}
+
+function json(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
+}
