@@ -64,7 +64,10 @@ export class ColdStart {
     this.#options = options;
     this.#toOpen = workload.metadataUnits;
     const [events, pacer] = [this.#events, this.#pacer];
-    this.#network = new Network(events, link, () => pacer.onIdle());
+    this.#network = new Network(events, link, {
+      neededBytes: workload.bytes,
+      onIdle: () => pacer.onIdle(),
+    });
     const states = new UnitStates(workload, (unit) => this.#onPresent(unit));
     this.#states = states;
     const common = { events, pacer, states };

@@ -35,6 +35,16 @@ export class EventQueue {
     this.at(this.#nowMs + delayMs, run);
   }
 
+  /**
+   * Moves the clock to a time before which, and at which, nothing else is going to happen; else false.
+   * For the end of an event only: what is left of it happens then.
+   */
+  skipTo(timeMs: number): boolean {
+    if (this.#heap.length > 0 && this.#heap[0].timeMs <= timeMs) return false;
+    this.#nowMs = timeMs;
+    return true;
+  }
+
   /** Lets the earliest event happen; false when there is none. */
   step(): boolean {
     const [first] = this.#heap;

@@ -81,14 +81,32 @@ export class Guest {
 
   /** Plans the next access, or the end. */
   #plan(): void {
-    const { events, think, warmMs, onEnd } = this.#options;
     const isOver = this.#next === this.#accesses.length;
-    const dueMs = isOver ? warmMs : this.#accesses[this.#next].dueMs * think;
-    const atMs = Math.max(this.#startMs + dueMs + this.stalledMs, events.nowMs);
-    events.at(atMs, isOver ? onEnd : () => this.#access());
+    const { events, onEnd } = this.#options;
+    if (isOver) events.at(this.#atMs(this.#options.warmMs), onEnd);
+    else events.at(this.#nextMs(), () => this.#run());
   }
 
-  #access(): void {
+  /** Makes accesses until one waits, or until something else happens before the next. */
+  #run(): void {
+    const { events } = this.#options;
+    do {
+      if (!this.#access()) return;
+      this.#next += 1;
+    } while (this.#next < this.#accesses.length && events.skipTo(this.#nextMs()));
+    this.#plan();
+  }
+
+  #nextMs(): number {
+    return this.#atMs(this.#accesses[this.#next].dueMs * this.#options.think);
+  }
+
+  #atMs(dueMs: number): number {
+    return Math.max(this.#startMs + dueMs + this.stalledMs, this.#options.events.nowMs);
+  }
+
+  /** Whether all of an access is there; if not, it is sent for. */
+  #access(): boolean {
     const { states, demand, onStep } = this.#options;
     const { firstUnit, endUnit } = this.#accesses[this.#next];
     let missing = 0;
@@ -97,15 +115,12 @@ export class Guest {
       if (!states.isPresent(unit)) missing += 1;
     }
     onStep();
-    if (missing === 0) {
-      this.#next += 1;
-      this.#plan();
-      return;
-    }
+    if (missing === 0) return true;
     this.stalls += 1;
     this.#missing = missing;
     this.#stallStartMs = this.#options.events.nowMs;
     demand(firstUnit, endUnit);
+    return false;
   }
 
   #touch(unit: number): void {

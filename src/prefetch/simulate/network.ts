@@ -28,8 +28,8 @@ const INITIAL_SEGMENTS = 10;
 const SEGMENT_BYTES = 1460;
 /** A receiver's buffer: no connection has more under way. */
 const WINDOW_BYTES_MAX = 6 * 1024 * 1024;
-/** Connections take turns of about this long, and never of fewer or more bytes. */
-const TURN_MS = 1;
+/** Connections take turns: as fine as so many for all that is needed are, within these bytes. */
+const TURNS = 8000;
 const TURN_BYTES_MIN = 16 * 1024;
 const TURN_BYTES_MAX = 64 * 1024;
 
@@ -49,13 +49,16 @@ export class Network {
   readonly #onIdle: () => void;
   receivedBytes = 0;
 
-  /** `onIdle` is told when no request is under way any more. */
-  constructor(events: EventQueue, link: SimulatedLink, onIdle: () => void) {
+  /** `neededBytes`: about what will be sent. `onIdle` is told when no request is under way any more. */
+  constructor(
+    events: EventQueue,
+    link: SimulatedLink,
+    { neededBytes, onIdle }: { neededBytes: number; onIdle: () => void },
+  ) {
     this.#events = events;
     this.#link = link;
     this.#onIdle = onIdle;
-    const bytes = (link.bytesPerSecond * TURN_MS) / 1000;
-    this.#turnBytes = Math.min(Math.max(bytes, TURN_BYTES_MIN), TURN_BYTES_MAX);
+    this.#turnBytes = Math.min(Math.max(neededBytes / TURNS, TURN_BYTES_MIN), TURN_BYTES_MAX);
   }
 
   /** Connections of one lane, so many of them open already. */
@@ -132,12 +135,15 @@ export class Network {
     this.receivedBytes += bytes;
     connection.toArriveBytes -= bytes;
     const isLast = connection.toArriveBytes === 0;
-    // The next request travels behind the last acknowledgement.
-    this.#events.after(this.#link.roundTripMs / 2, () => {
+    const acknowledge = (): void => {
       connection.unackedBytes -= bytes;
       connection.windowBytes = Math.min(connection.windowBytes + bytes, WINDOW_BYTES_MAX);
       this.#queue(connection);
-    });
+    };
+    // An acknowledgement that nothing waits for need not travel: the next request would be behind it.
+    const { leftBytes, unackedBytes, windowBytes } = connection;
+    if (unackedBytes + leftBytes <= windowBytes) acknowledge();
+    else this.#events.after(this.#link.roundTripMs / 2, acknowledge);
     transfer?.onBytes(bytes);
     if (!isLast) return;
     this.#active -= 1;

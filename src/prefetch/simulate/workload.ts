@@ -20,6 +20,8 @@ export interface Workload {
   readonly plan: TracePlan;
   readonly blobSizes: readonly number[];
   readonly count: number;
+  /** Of all units. */
+  readonly bytes: number;
   readonly blob: Uint16Array;
   readonly offset: Float64Array;
   readonly length: Uint32Array;
@@ -67,6 +69,7 @@ export function makeWorkload(trace: Trace, unitBytesMax: number): Workload {
   return {
     plan,
     blobSizes: image.layers.map((layer) => layer.sizeBytes),
+    bytes: plan.length.reduce((sum, bytes) => sum + bytes, 0),
     ...{ count, blob, offset, length, metadataUnits, accesses },
     byPlace: Uint32Array.from({ length: count }, (_, unit) => unit).sort(
       (a, b) => blob[a] - blob[b] || offset[a] - offset[b],
