@@ -1,0 +1,60 @@
+/** The bounds of traces and of what is made of them; `limits.ts` gives them out. */
+export const traceLimits = {
+  fileBytesMax: 8 * 1024 * 1024,
+  recordsMax: 1_000_000,
+  /** Sectors of one record: 32 MiB. A longer first access becomes several records. */
+  recordSectorsMax: 65_536,
+  planRangesMax: 1_000_000,
+  runsMax: 65_535,
+  /** Entries of a workload's entrypoint, args or env. */
+  workloadItemsMax: 1024,
+  /** UTF-16 units of one text. */
+  textLengthMax: 32_768,
+  /** No disk or blob of a trace is larger: 2^50 bytes. */
+  sizeBytesMax: 2 ** 50,
+  /** Fourteen days. */
+  durationUsMax: 14 * 86_400 * 1_000_000,
+  /** Nesting and values of the msgpack body, before any of it is built. */
+  nestingMax: 6,
+  valuesMax: 16_384,
+  /** Traces the local store lists. */
+  storeEntriesMax: 100_000,
+} as const;
+
+/** Of commands that combine and compare traces. */
+export const traceLabLimits = {
+  /** Traces of one merge, or runs of one check. */
+  tracesMax: 1000,
+  /** Records and plan ranges of all of them together: 6 GB of memory. */
+  spansMax: 200_000_000,
+  /** Parts that a merge comes to before neighbours are joined: 0.6 GB. */
+  partsMax: 16_000_000,
+  /** Entries of one list of a comparison. */
+  listMax: 1000,
+} as const;
+
+export const overlaybdTraceLimits = {
+  /** Records of 24 bytes. */
+  recordsMax: 1_000_000,
+  /** A file of that many, with its header. */
+  fileBytesMax: 24_000_024,
+  /** Bytes of a record that is written: the original's replay has a buffer of this size. */
+  recordBytesMax: 1024 * 1024,
+  /** Bytes of all reads that are made a trace of, each as often as it occurs: 64 GiB. */
+  importBytesMax: 2 ** 36,
+  /** A list of paths; the original reads 65,536 bytes at most. */
+  pathListBytesMax: 1024 * 1024,
+  /** An acceleration layer's tar, uncompressed: both kinds of trace. */
+  layerBytesMax: 34 * 1024 * 1024,
+  /** How often a recording looks whether its `.lock` is still there. */
+  lockPollMs: 1000,
+} as const;
+
+export const simulateLimits = {
+  /** Bytes of a plan whose cold start is simulated. */
+  planBytesMax: 2 ** 34,
+  /** Points of a result's curve. */
+  curvePointsMax: 200,
+  /** Links of one table. */
+  gridLinksMax: 100,
+} as const;
