@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { codeOf, messageOf } from '../src/base/errors.ts';
-import { attachLoop, clearLoop, detachLoop } from './loop.ts';
+import { attachLoop, clearLoop, detachLoop, resizeLoop } from './loop.ts';
 import { mount, syncFilesystem, unmount } from './mount.ts';
 
 // The thread behind BlockingThread: calls that the kernel may answer only after this process has
@@ -48,6 +48,7 @@ const calls = {
   attachLoop,
   clearLoop,
   detachLoop,
+  resizeLoop,
   mount,
   unmount,
   syncFilesystem,

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readFileSync, readdirSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import koffi from 'koffi';
 import { codeOf, ReplaybdError } from '../src/base/errors.ts';
 import { loopLimits, SECTOR_BYTES } from '../src/base/limits.ts';
@@ -9,6 +9,7 @@ const ioctlBytes = libc.func('int ioctl(int fd, ulong request, void *argument)')
 
 // linux/loop.h
 const LOOP_CLR_FD = 0x4c01;
+const LOOP_SET_CAPACITY = 0x4c07;
 const LOOP_SET_DIRECT_IO = 0x4c08;
 const LOOP_CONFIGURE = 0x4c0a;
 const LOOP_CTL_GET_FREE = 0x4c82;
@@ -40,6 +41,9 @@ export interface LoopRequest {
   /** How far the kernel reads ahead of a sequential reader. */
   readAheadKiB: number;
 }
+
+/** The backing file, and the size that it should have. */
+export type ResizeLoopRequest = Pick<LoopRequest, 'file' | 'sizeBytes'>;
 
 export interface LoopDevice {
   /** /dev/loopN */
@@ -121,22 +125,41 @@ function configureLoop(fd: number, device: string, backing: number, request: Loo
   throw errnoError(`LOOP_CONFIGURE ${device}`, request.file);
 }
 
+function checkLoopSize(number: number, { file, sizeBytes }: ResizeLoopRequest): void {
+  const path = `/sys/block/loop${number}/size`;
+  const sectors = Number(readFileSync(path, 'utf8'));
+  if (sectors * SECTOR_BYTES === sizeBytes) return;
+  throw new ReplaybdError(
+    'ERR_LOOP_SIZE',
+    `${path}: expected ${sizeBytes / SECTOR_BYTES} sectors, found ${sectors}. ` +
+      `Does ${file} report its size?`,
+  );
+}
+
 /** Checks what the kernel made of it; returns whether direct I/O is on. */
 function tuneLoop(fd: number, number: number, request: LoopRequest): boolean {
-  const block = `/sys/block/loop${number}`;
-  const sectors = Number(readFileSync(`${block}/size`, 'utf8'));
-  if (sectors * SECTOR_BYTES !== request.sizeBytes) {
-    throw new ReplaybdError(
-      'ERR_LOOP_SIZE',
-      `${block}/size: expected ${request.sizeBytes / SECTOR_BYTES} sectors, found ${sectors}. ` +
-        `Does ${request.file} report its size?`,
-    );
-  }
+  checkLoopSize(number, request);
   if (ioctlValue(fd, BLKRASET, (request.readAheadKiB * 1024) / SECTOR_BYTES) !== 0) {
     throw errnoError('BLKRASET', `/dev/loop${number}`);
   }
-  if (readFileSync(`${block}/loop/dio`, 'utf8').trim() === '1') return true;
+  if (readFileSync(`/sys/block/loop${number}/loop/dio`, 'utf8').trim() === '1') return true;
   return ioctlValue(fd, LOOP_SET_DIRECT_IO, 1) === 0;
+}
+
+/**
+ * Has a loop device take the size that its backing file has now. The kernel asks the file for it: a
+ * thread that serves the file must not call this. Throws ERR_LOOP_SIZE, or an errno.
+ */
+export function resizeLoop(fd: number, number: number, request: ResizeLoopRequest): void {
+  // The loop driver looks at what the kernel knows of the file. That is brought up to date by asking,
+  // unless something was written in between.
+  for (let look = 0; look < loopLimits.attemptsMax; look += 1) {
+    if (statSync(request.file).size === request.sizeBytes) break;
+  }
+  if (ioctlValue(fd, LOOP_SET_CAPACITY, 0) !== 0) {
+    throw errnoError('LOOP_SET_CAPACITY', `/dev/loop${number}`);
+  }
+  checkLoopSize(number, request);
 }
 
 /**

@@ -1,17 +1,21 @@
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { EXT4_BLOCK_BYTES } from '../../native/ext2fs.ts';
 import { ReplaybdError } from '../base/errors.ts';
+import { controlRequest } from '../daemon/control-client.ts';
+import type { ResizeFacts } from '../daemon/served-device.ts';
 import { readImageConfig } from '../image/config.ts';
 import { openInput } from '../image/input.ts';
 import { resizeImage } from '../image/tools/resize.ts';
 import { positiveNumber } from './arguments.ts';
+import { devicePath, findDevice, namedDevice, print } from './control-socket.ts';
 import { withRemoteOpener } from './input.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, interruptible } from './terminal.ts';
 
 interface ResizeFlags extends Omit<RuntimeFlags, 'config'> {
   /** The image's, as with the original's tool, and not overlaybd.json. */
-  config: string;
+  config?: string;
+  device?: string;
   serviceConfigPath?: string;
   size: number;
   json?: boolean;
@@ -23,18 +27,49 @@ const GIB = 2 ** 30;
 export function register(program: Command): void {
   const command = program
     .command('resize')
-    .description('grow or shrink the disk of an image with a writable layer, and the ext4 on it')
+    .description(
+      'grow or shrink the disk of an image with a writable layer, and the ext4 on it; or grow an ' +
+        'attached device while it is used',
+    )
     .requiredOption('--size <GiB>', 'size of the disk', positiveNumber)
+    .addOption(
+      new Option(
+        '--device <name>',
+        "an attached device's name or control socket; its file system is left to its guest",
+      ).conflicts('config'),
+    )
     .option('--service-config-path <file>', 'overlaybd.json')
     .option('--json', 'print the result as JSON');
   addRuntimeOptions(command).action(run);
   const config = command.options.find((option) => option.attributeName() === 'config');
-  if (config === undefined) return;
-  config.description = "the image's config.v1.json";
-  config.makeOptionMandatory();
+  if (config !== undefined) config.description = "the image's config.v1.json";
 }
 
-async function run({ config, serviceConfigPath, size, ...flags }: ResizeFlags): Promise<void> {
+async function run({ config, device, ...flags }: ResizeFlags, command: Command): Promise<void> {
+  const sizeBytes = Math.round((flags.size * GIB) / EXT4_BLOCK_BYTES) * EXT4_BLOCK_BYTES;
+  if (device !== undefined) return await resizeAttached(device, sizeBytes, flags);
+  if (config !== undefined) return await resizeConfigured(config, sizeBytes, flags);
+  command.error('error: name an image with --config, or an attached device with --device');
+}
+
+async function resizeAttached(
+  name: string,
+  sizeBytes: number,
+  flags: Pick<ResizeFlags, 'json'>,
+): Promise<void> {
+  const { socketPath, device } = await findDevice(namedDevice(name));
+  const path = devicePath(device, 'resize');
+  const facts = (await controlRequest(socketPath, 'POST', path, { sizeBytes })) as ResizeFacts;
+  const { virtualSizeBytes, previousBytes } = facts;
+  const sizes = `${formatBytes(virtualSizeBytes)}, was ${formatBytes(previousBytes)}`;
+  print(flags, facts, `${device}: disk ${sizes}\n`);
+}
+
+async function resizeConfigured(
+  config: string,
+  sizeBytes: number,
+  { serviceConfigPath, ...flags }: Omit<ResizeFlags, 'config' | 'device'>,
+): Promise<void> {
   const { upper } = await readImageConfig(config);
   if (upper.data === '' || upper.index === '') {
     throw new ReplaybdError(
@@ -45,7 +80,6 @@ async function run({ config, serviceConfigPath, size, ...flags }: ResizeFlags): 
   }
   const runtimeFlags =
     serviceConfigPath === undefined ? flags : { ...flags, config: serviceConfigPath };
-  const sizeBytes = Math.round((size * GIB) / EXT4_BLOCK_BYTES) * EXT4_BLOCK_BYTES;
   const resized = await interruptible((signal) =>
     withRemoteOpener(
       runtimeFlags,

@@ -299,7 +299,19 @@ export class Attachment {
    * see WritableDevice.snapshot.
    */
   async snapshot(parameters: SnapshotParameters): Promise<SnapshotFacts> {
-    if (this.upper !== null) return await this.upper.snapshot(parameters);
+    return await this.#writable.snapshot(parameters);
+  }
+
+  /**
+   * Makes the disk larger, for good. Whoever serves it is to tell its guests. Errors:
+   * ERR_DEVICE_READ_ONLY, and see WritableDevice.grow.
+   */
+  async grow(virtualSizeBytes: number): Promise<void> {
+    await this.#writable.grow(virtualSizeBytes);
+  }
+
+  get #writable(): LiveUpper {
+    if (this.upper !== null) return this.upper;
     throw new ReplaybdError(
       'ERR_DEVICE_READ_ONLY',
       `device ${this.device.id} has no writable layer. Attach it with --upper.`,

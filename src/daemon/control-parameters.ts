@@ -26,6 +26,11 @@ export interface ForkParameters {
   kind?: UpperKind;
 }
 
+export interface ResizeParameters {
+  /** Of the disk. */
+  sizeBytes: number;
+}
+
 /** How a recording that begins now is named, and when it ends. */
 export interface RecordParameters {
   workload?: readonly string[];
@@ -61,6 +66,14 @@ export function parseForkParameters(body: string): ForkParameters {
     const [folder, kind] = [object.string('folder'), object.word('kind', UPPER_KINDS)];
     if (!folder.startsWith('/')) throw refusal('"folder" is an absolute path');
     return { folder, ...(kind === '' ? {} : { kind }) };
+  });
+}
+
+export function parseResizeParameters(body: string): ResizeParameters {
+  return parse(body, (object) => {
+    const sizeBytes = object.natural('sizeBytes', 0);
+    if (sizeBytes === 0) throw refusal('"sizeBytes" is the new size of the disk');
+    return { sizeBytes };
   });
 }
 

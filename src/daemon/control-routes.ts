@@ -5,9 +5,11 @@ import {
   parseForkParameters,
   parseNoParameters,
   parseRecordParameters,
+  parseResizeParameters,
   parseSnapshotParameters,
   type ForkParameters,
   type RecordParameters,
+  type ResizeParameters,
   type SnapshotParameters,
 } from './control-parameters.ts';
 import type { Route } from './router.ts';
@@ -32,6 +34,7 @@ export interface ControlHandlers {
   stopRecording(deviceId: string): Answer;
   snapshot(deviceId: string, parameters: SnapshotParameters): Answer;
   fork(deviceId: string, parameters: ForkParameters): Answer;
+  resize(deviceId: string, parameters: ResizeParameters): Answer;
   /** overlaybd's own call, with its own kind of reply. */
   upstreamSnapshot(query: URLSearchParams): Promise<UpstreamReply>;
 }
@@ -95,6 +98,9 @@ export function controlRoutes(handlers: ControlHandlers): ControlRoute[] {
     }),
     post(device('fork'), async ({ id, body }) => {
       return await json(handlers.fork(id, parseForkParameters(body)));
+    }),
+    post(device('resize'), async ({ id, body }) => {
+      return await json(handlers.resize(id, parseResizeParameters(body)));
     }),
     ...upstreamRoutes(handlers),
   ];

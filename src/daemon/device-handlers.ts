@@ -51,6 +51,7 @@ export function deviceHandlers(
     snapshot: async (id, parameters) =>
       asJson(await devices.get(id).attachment.snapshot(parameters)),
     fork: async (id, parameters) => asJson(await devices.get(id).attachment.fork(parameters)),
+    resize: async (id, { sizeBytes }) => asJson(await devices.get(id).resize(sizeBytes)),
     upstreamSnapshot: (query) => upstreamSnapshot(devices, query),
   };
 }

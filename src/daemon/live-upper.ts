@@ -95,6 +95,11 @@ export class LiveUpper {
     return { device: this.device.id, ...report, config: configPath, lowers: layers.length };
   }
 
+  /** See WritableDevice.grow. */
+  async grow(virtualSizeBytes: number): Promise<void> {
+    await this.#device.grow(virtualSizeBytes);
+  }
+
   /** Makes durable what was written, and closes the layer. */
   async close(): Promise<void> {
     await this.#device.close();

@@ -33,6 +33,13 @@ export interface DeviceSummary {
   readonly readyMs: number | null;
 }
 
+/** What a resize did. */
+export interface ResizeFacts {
+  readonly device: string;
+  readonly previousBytes: number;
+  readonly virtualSizeBytes: number;
+}
+
 /** What an attach may bring with it beside its parameters. */
 export interface ServeOptions {
   /** Ends an opening; a device that is ready is detached instead. */
@@ -121,6 +128,27 @@ export class ServedDevice {
       virtualSizeBytes: attachment?.device.virtualSizeBytes ?? null,
       readyMs: attachment?.readyMs ?? null,
     };
+  }
+
+  /**
+   * Makes a writable device larger while guests use it. To the present size: tells them again. Errors:
+   * ERR_DEVICE_STATE; ERR_RESIZE_FRONTEND when guests of this front end cannot be told, and nothing has
+   * changed; those of Attachment.grow; those of telling the guests, with the device grown.
+   */
+  async resize(virtualSizeBytes: number): Promise<ResizeFacts> {
+    const { attachment } = this;
+    const previousBytes = attachment.device.virtualSizeBytes;
+    const frontend = this.#frontend;
+    if (frontend?.resize === undefined) {
+      throw new ReplaybdError(
+        'ERR_RESIZE_FRONTEND',
+        `device ${this.id}: guests of front end ${this.parameters.frontend} cannot be told of a new ` +
+          'size. Detach the device, and run replaybd resize --config.',
+        { errno: 'EINVAL' },
+      );
+    }
+    await frontend.resize(() => attachment.grow(virtualSizeBytes));
+    return { device: this.id, previousBytes, virtualSizeBytes };
   }
 
   /**

@@ -3,6 +3,7 @@ import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import type { FrontendRequest, PreparedFrontend } from '../frontend/frontend.ts';
 import { parseOverlaybdConfig } from '../frontend/tcmu/kernel/device-name.ts';
 import { TcmuMonitor, type TcmuHandlers } from '../frontend/tcmu/kernel/monitor.ts';
+import type { TcmuEvent } from '../frontend/tcmu/kernel/tcmu-family.ts';
 import type { UioDevice } from '../frontend/tcmu/kernel/uio.ts';
 import { serveUioDevice } from '../frontend/tcmu/uio-frontend.ts';
 import { attachDefaults, type AttachDefaults, type AttachParameters } from './attach-parameters.ts';
@@ -59,15 +60,23 @@ class SnapshotterDevices implements TcmuHandlers {
     }
   }
 
-  reconfigured({ name }: UioDevice): Promise<void> {
-    return Promise.reject(
-      new ReplaybdError(
+  /** The size may grow, and nothing else change. */
+  async reconfigured(uio: UioDevice, change: TcmuEvent['change']): Promise<void> {
+    const { sizeBytes, ...others } = change;
+    const refused = Object.keys(others);
+    if (sizeBytes === undefined || refused.length > 0) {
+      throw new ReplaybdError(
         'ERR_TCMU_RECONFIG',
-        `${name.device}: a device that is in use keeps its settings. Detach it, run replaybd resize, ` +
-          'and attach it again.',
+        `${uio.name.device}: a device in use may change its size, not its ` +
+          `${refused.join(', ') || 'other settings'}. Detach it, and make it anew.`,
         { errno: 'EINVAL' },
-      ),
-    );
+      );
+    }
+    const { attachment } = this.#context.devices.get(idOf(uio));
+    // As it is told by ourselves, when the device has grown already.
+    if (sizeBytes === attachment.device.virtualSizeBytes) return;
+    await attachment.grow(sizeBytes);
+    this.#context.log.info({ device: idOf(uio), sizeBytes }, 'tcmu: the disk has grown');
   }
 
   #prepare(uio: UioDevice, isFound: boolean, request: FrontendRequest): PreparedFrontend {

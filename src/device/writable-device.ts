@@ -57,8 +57,8 @@ export class WritableDevice implements BlockDevice {
   /** Of the layers that snapshots added. */
   readonly #ownBlobs: Blob[] = [];
   #now: Generation;
-  /** The one under way; never rejects. */
-  #snapshot: Promise<unknown> | null = null;
+  /** The snapshot or the growth that is under way; never rejects. */
+  #rearranging: Promise<unknown> | null = null;
 
   constructor(options: WritableDeviceOptions) {
     this.id = options.id;
@@ -144,16 +144,40 @@ export class WritableDevice implements BlockDevice {
         { errno: 'EINVAL' },
       );
     }
-    if (this.#snapshot !== null) {
-      const message = `device ${this.id}: another snapshot is being taken. Try again later.`;
-      throw new ReplaybdError('ERR_SNAPSHOT_BUSY', message, { errno: 'EBUSY' });
+    return await this.#rearrange('snapshot', () => takeSnapshot(this, configPath, options));
+  }
+
+  /**
+   * Makes the disk larger, durably; the new part is zeros. To the present size: does nothing. Reads go
+   * on meanwhile, writes wait while the writable layer's index is read again. Stopped half way, the
+   * disk has the old size or the new one. Errors: ERR_RESIZE_SHRINK, ERR_RESIZE_BUSY, ERR_UPPER_SIZE,
+   * and those of the file system.
+   */
+  async grow(virtualSizeBytes: number): Promise<void> {
+    await this.#rearrange('resize', async () => {
+      const { upper, stack } = this.#now;
+      const present = upper.virtualSizeBytes;
+      if (virtualSizeBytes === present) return;
+      if (virtualSizeBytes < present) throw shrinkError(this.id, present, virtualSizeBytes);
+      await upper.resize(virtualSizeBytes, () => this.#goOn(this.#generation(stack, upper, null)));
+    });
+  }
+
+  /** One at a time: each leaves the device's parts different from what it found. */
+  async #rearrange<T>(what: 'snapshot' | 'resize', work: () => Promise<T>): Promise<T> {
+    if (this.#rearranging !== null) {
+      throw new ReplaybdError(
+        what === 'snapshot' ? 'ERR_SNAPSHOT_BUSY' : 'ERR_RESIZE_BUSY',
+        `device ${this.id}: a snapshot or a resize is under way. Try again later.`,
+        { errno: 'EBUSY' },
+      );
     }
-    const snapshot = takeSnapshot(this, configPath, options);
-    this.#snapshot = snapshot.catch(() => undefined);
+    const working = work();
+    this.#rearranging = working.catch(() => undefined);
     try {
-      return await snapshot;
+      return await working;
     } finally {
-      this.#snapshot = null;
+      this.#rearranging = null;
     }
   }
 
@@ -184,7 +208,7 @@ export class WritableDevice implements BlockDevice {
 
   /** Flushes and closes the writable layer. No front end may be left. */
   async close(): Promise<void> {
-    await this.#snapshot;
+    await this.#rearranging;
     // Mappings go away: a late read finds nothing instead of a fault.
     supersede(this.#now);
     await Promise.all([...this.#former].map((former) => this.closeFormer(former)));
@@ -234,4 +258,13 @@ export class WritableDevice implements BlockDevice {
 /** Its readers, on any thread, answer nothing any more. */
 function supersede({ superseded }: Generation): void {
   Atomics.store(new Int32Array(superseded), 0, 1);
+}
+
+function shrinkError(id: string, present: number, wanted: number): ReplaybdError {
+  return new ReplaybdError(
+    'ERR_RESIZE_SHRINK',
+    `device ${id}: expected at least its present ${present} bytes, found ${wanted}. A disk in use ` +
+      'is not made smaller: detach it, and run replaybd resize --config.',
+    { errno: 'EINVAL' },
+  );
 }

@@ -17,6 +17,12 @@ export interface Frontend {
    * that guests wait for the next process. Absent where they cannot.
    */
   release?(): Promise<void>;
+  /**
+   * Has the device grow by calling `grow`, once, and tells guests of its new size. Absent where guests
+   * cannot be told while they use the device. May throw before `grow` is called, and then nothing has
+   * changed; what it throws later comes of the telling alone.
+   */
+  resize?(grow: () => Promise<void>): Promise<void>;
 }
 
 /** `none`: a device that nobody reads; it records nothing, and replays into the cache. */

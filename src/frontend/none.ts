@@ -5,7 +5,12 @@ export function prepare(): PreparedFrontend {
   return {
     readerThreads: 0,
     start: async () =>
-      await Promise.resolve({ kind: 'none', path: '', close: () => Promise.resolve() }),
+      await Promise.resolve({
+        kind: 'none',
+        path: '',
+        close: () => Promise.resolve(),
+        resize: (grow) => grow(),
+      }),
     discard: () => undefined,
   };
 }

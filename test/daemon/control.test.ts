@@ -38,6 +38,7 @@ const handlers: ControlHandlers = {
   },
   snapshot: (id, parameters) => ({ id: knownDevice(id), ...parameters }),
   fork: (id, { folder, kind }) => ({ id: knownDevice(id), folder, kind: kind ?? null }),
+  resize: (id, { sizeBytes }) => ({ id: knownDevice(id), sizeBytes }),
   upstreamSnapshot: (query) =>
     Promise.resolve({ status: 404, success: false, message: `no ${query.get('dev_id') ?? ''}` }),
 };
@@ -83,6 +84,8 @@ test('parameters arrive, and those that would go unheeded are refused', async (t
   assert.deepEqual(await post('snapshot', { kind: 'sparse' }), { id: 'disk/1', kind: 'sparse' });
   const fork = { folder: '/f', kind: 'append' };
   assert.deepEqual(await post('fork', fork), { id: 'disk/1', ...fork });
+  const resize = { sizeBytes: 4096 };
+  assert.deepEqual(await post('resize', resize), { id: 'disk/1', ...resize });
   const refused: [string, object?][] = [
     ['snapshot', { data: '/d' }],
     ['snapshot', { index: '/i' }],
@@ -91,6 +94,11 @@ test('parameters arrive, and those that would go unheeded are refused', async (t
     ['snapshot', { ...files, other: true }],
     ['snapshot', []],
     ['fork'],
+    ['resize'],
+    ['resize', { sizeBytes: 0 }],
+    ['resize', { sizeBytes: -4096 }],
+    ['resize', { sizeBytes: '4096' }],
+    ['resize', { sizeBytes: 4096.5 }],
     ['fork', { folder: 'relative' }],
     ['fork', { folder: '/f', data: '/d' }],
     ['record/stop', { now: true }],

@@ -23,10 +23,12 @@ import { lazyLayer, noise, readAsFrontends, writableDevice } from './writable-su
 
 const DISK_SECTORS = 600;
 const DISK_BYTES = DISK_SECTORS * SECTOR_BYTES;
+/** Not whole regions of the index. */
+const GROWTH_BYTES = 300 * SECTOR_BYTES;
 
 type Step =
   | { do: 'write' | 'discard'; lba: number; sectors: number }
-  | { do: 'flush' | 'reopen' | 'snapshot' };
+  | { do: 'flush' | 'reopen' | 'snapshot' | 'grow' };
 
 const rangeArbitrary = fc.record({
   lba: fc.nat(DISK_SECTORS - 1),
@@ -36,7 +38,7 @@ const stepArbitrary: fc.Arbitrary<Step> = fc.oneof(
   { weight: 6, arbitrary: rangeArbitrary.map((range): Step => ({ do: 'write', ...range })) },
   { weight: 3, arbitrary: rangeArbitrary.map((range): Step => ({ do: 'discard', ...range })) },
   { weight: 1, arbitrary: fc.constantFrom<Step>({ do: 'flush' }, { do: 'reopen' }) },
-  { weight: 1, arbitrary: fc.constant<Step>({ do: 'snapshot' }) },
+  { weight: 1, arbitrary: fc.constantFrom<Step>({ do: 'snapshot' }, { do: 'grow' }) },
 );
 
 for (const kernel of ['native', 'portable']) {
@@ -68,7 +70,7 @@ for (const kernel of ['native', 'portable']) {
 async function checkSteps(folder: string, kind: UpperKind, steps: readonly Step[]): Promise<void> {
   mkdirSync(folder);
   const configPath = join(folder, 'config.v1.json');
-  const model = Buffer.alloc(DISK_BYTES);
+  let model = Buffer.alloc(DISK_BYTES);
   const below = noise(250, 9);
   model.set(below, 100 * SECTOR_BYTES);
   const remote = await lazyLayer([{ lba: 100, sectors: 250, data: below }], DISK_BYTES);
@@ -84,8 +86,10 @@ async function checkSteps(folder: string, kind: UpperKind, steps: readonly Step[
   for (const step of steps) {
     count += 1;
     if (step.do === 'write' || step.do === 'discard') {
-      const sectors = Math.min(step.sectors, DISK_SECTORS - step.lba);
-      const [at, end] = [step.lba * SECTOR_BYTES, (step.lba + sectors) * SECTOR_BYTES];
+      // The whole of a disk that has grown is written to.
+      const lba = Math.floor((step.lba * model.length) / DISK_BYTES);
+      const sectors = Math.min(step.sectors, model.length / SECTOR_BYTES - lba);
+      const [at, end] = [lba * SECTOR_BYTES, (lba + sectors) * SECTOR_BYTES];
       if (step.do === 'write') {
         // Some sectors of zeros: a sparse layer cannot tell them from holes by itself.
         const data = count % 4 === 0 ? Buffer.alloc(end - at) : noise(sectors, count + 10);
@@ -97,6 +101,10 @@ async function checkSteps(folder: string, kind: UpperKind, steps: readonly Step[
       }
     } else if (step.do === 'flush') {
       await device.writer.flush();
+    } else if (step.do === 'grow') {
+      model = Buffer.concat([model, Buffer.alloc(GROWTH_BYTES)]);
+      await device.grow(model.length);
+      assert.equal(device.virtualSizeBytes, model.length);
     } else if (step.do === 'snapshot') {
       paths = pathsIn(folder, `upper${count}`);
       await device.snapshot(paths);
@@ -110,13 +118,15 @@ async function checkSteps(folder: string, kind: UpperKind, steps: readonly Step[
       const stack = await openStack([remote, ...blobs]);
       device = writableDevice(stack, await openWritableUpper(paths), configPath);
     }
-    const probe = Math.floor((DISK_SECTORS * ((count * 37) % 100)) / 100);
-    const sectors = Math.min(64, DISK_SECTORS - probe);
+    const diskSectors = model.length / SECTOR_BYTES;
+    const probe = Math.floor((diskSectors * ((count * 37) % 100)) / 100);
+    const sectors = Math.min(64, diskSectors - probe);
     const [from, to] = [probe * SECTOR_BYTES, (probe + sectors) * SECTOR_BYTES];
     assert.ok((await readAsFrontends(device, probe, sectors)).equals(model.subarray(from, to)));
   }
-  assert.ok((await readAsFrontends(device, 0, DISK_SECTORS)).equals(model));
-  for (const { offset, length, zero } of device.extents(0, DISK_BYTES)) {
+  assert.equal(device.virtualSizeBytes, model.length);
+  assert.ok((await readAsFrontends(device, 0, model.length / SECTOR_BYTES)).equals(model));
+  for (const { offset, length, zero } of device.extents(0, model.length)) {
     if (zero) assert.ok(model.subarray(offset, offset + length).every((byte) => byte === 0));
   }
   await device.close();
@@ -248,5 +258,49 @@ for (const kind of kinds) {
     );
     assert.deepEqual(forked.lowers, own.lowers);
     assert.deepEqual(forked.upper, { data: fork.data, index: fork.index });
+  });
+  test(`${kind}: a disk grows under writers, and old maps answer nothing`, async (t) => {
+    const folder = testFolder(t);
+    const layer = await lazyLayer([], DISK_BYTES);
+    const paths = pathsIn(folder);
+    const upper = await newUpper(paths, kind, DISK_BYTES);
+    const device = writableDevice(await openStack([layer]), upper);
+    const old = new CachedReader(device.shared, 0);
+    const told = Promise.withResolvers<void>();
+    let heard = 0;
+    device.onRemap(async (shared) => {
+      heard += 1;
+      assert.equal(shared.upper?.virtualSizeBytes, 2 * DISK_BYTES);
+      await told.promise;
+    });
+    await device.writer.write(0, noise(2, 1), false);
+    const growing = device.grow(2 * DISK_BYTES);
+    await assert.rejects(device.grow(3 * DISK_BYTES), { code: 'ERR_RESIZE_BUSY', errno: 'EBUSY' });
+    // These wait for the new size, and find it.
+    await Promise.all(
+      Array.from({ length: 8 }, (_, i) =>
+        device.writer.write(8 * i * SECTOR_BYTES, noise(8, i + 2), i % 2 === 0),
+      ),
+    );
+    told.resolve();
+    await growing;
+    assert.equal(heard, 1);
+    assert.equal(old.isRetired, true);
+    assert.equal(old.readCached(0, Buffer.alloc(512)), false);
+    assert.equal(old.upper?.write(0, Buffer.alloc(512)), false);
+    await device.writer.write(2 * DISK_BYTES - SECTOR_BYTES, noise(1, 99), false);
+    await assert.rejects(device.grow(DISK_BYTES), { code: 'ERR_RESIZE_SHRINK', errno: 'EINVAL' });
+    await device.grow(2 * DISK_BYTES);
+    assert.equal(heard, 1, 'nothing changes at the present size');
+    await device.close();
+
+    const again = writableDevice(await openStack([layer]), await openWritableUpper(paths));
+    assert.equal(again.virtualSizeBytes, 2 * DISK_BYTES);
+    for (let i = 0; i < 8; i += 1) {
+      assert.ok((await readAsFrontends(again, 8 * i, 8)).equals(noise(8, i + 2)));
+    }
+    const last = await readAsFrontends(again, 2 * DISK_SECTORS - 1, 1);
+    assert.ok(last.equals(noise(1, 99)));
+    await again.close();
   });
 }

@@ -8,6 +8,7 @@ import { packageRoot } from '../../src/base/package-root.ts';
 import { controlRequest } from '../../src/daemon/control-client.ts';
 import type { ForkFacts } from '../../src/daemon/fork.ts';
 import type { SnapshotFacts } from '../../src/daemon/live-upper.ts';
+import type { ResizeFacts } from '../../src/daemon/served-device.ts';
 import { Attached } from '../support/attached.ts';
 import { cli, cliJson, cliOutput, serveRegistry } from '../support/cli.ts';
 import { needs } from '../support/needs.ts';
@@ -20,6 +21,7 @@ import { makeTestImage, sha256OfFile, type TestImage } from '../support/test-ima
 // Method: the command line tool in processes of their own; fio's verification, e2fsck, diff.
 
 const skip = needs('root', 'fio', 'e2fsck', 'diff');
+const growSkip = needs('root', 'fio', 'e2fsck', 'resize2fs', 'blockdev');
 const KINDS = ['append', 'sparse'] as const;
 const fixture = new Scratch();
 let image: TestImage;
@@ -83,6 +85,63 @@ for (const kind of KINDS) {
     await output('umount', mount);
     assert.equal(compared.code, 0, compared.stdout);
     await second.detach('SIGINT');
+  });
+}
+
+for (const kind of KINDS) {
+  test(`a disk grows under a mounted file system, ${kind}`, { skip: growSkip }, async (t) => {
+    const scratch = scratchOf(t);
+    const args = attachArgs(scratch, '--upper-kind', kind, '--id', 'growing');
+    const first = await Attached.start(scratch, args);
+    const { path, virtualSizeBytes } = first.ready;
+    await output('mkfs.ext4', '-q', '-F', path);
+    const mount = scratch.path('mount');
+    mkdirSync(mount);
+    await output('mount', path, mount);
+    const large = join(mount, 'large');
+    try {
+      writeFileSync(join(mount, 'before'), 'there');
+      const fio = output('fio', ...fioArgs(scratch, join(mount, 'file')));
+      for (const factor of [2, 4]) {
+        const size = String((factor * virtualSizeBytes) / 2 ** 30);
+        const resized = await cliJson<ResizeFacts>(scratch, [
+          ...['resize', '--device', 'growing', '--size', size],
+        ]);
+        assert.equal(resized.virtualSizeBytes, factor * virtualSizeBytes);
+        assert.equal(
+          Number(await output('blockdev', '--getsize64', path)),
+          factor * virtualSizeBytes,
+        );
+      }
+      await fio;
+    } finally {
+      await output('umount', mount);
+    }
+    // Unmounted, as the kernel grows a mounted one for holders of CAP_SYS_RESOURCE only.
+    await output('e2fsck', '-fp', path);
+    await output('resize2fs', path);
+    await output('mount', path, mount);
+    try {
+      cpSync(image.raw, large);
+      cpSync(image.raw, `${large}-2`);
+    } finally {
+      await output('umount', mount);
+    }
+    const refused = await cli(scratch, ['resize', '--device', 'growing', '--size', '0.01']);
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /ERR_RESIZE_SHRINK/);
+    await assertClean(path);
+    await first.detach();
+    const second = await Attached.start(scratch, args);
+    assert.equal(second.ready.virtualSizeBytes, 4 * virtualSizeBytes);
+    await output('mount', '-o', 'ro', second.ready.path, mount);
+    try {
+      assert.equal(readFileSync(join(mount, 'before'), 'utf8'), 'there');
+      assert.equal(await sha256OfFile(`${large}-2`), image.sha256);
+    } finally {
+      await output('umount', mount);
+    }
+    await second.detach();
   });
 }
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { packageRoot } from '../../src/base/package-root.ts';
 import { Attached } from '../support/attached.ts';
-import { serveRegistry } from '../support/cli.ts';
+import { cliOutput, serveRegistry } from '../support/cli.ts';
 import { needs } from '../support/needs.ts';
 import { output } from '../support/programs.ts';
 import { Scratch, scratchOf } from '../support/scratch.ts';
@@ -41,6 +41,21 @@ async function copyOut(scratch: Scratch, { ready }: Attached): Promise<string> {
   await output('nbdcopy', ready.path, copy);
   return await sha256OfFile(copy);
 }
+
+test(
+  'a disk that has grown has its new size for clients that connect',
+  { skip: needs('nbdinfo') },
+  async (t) => {
+    const scratch = scratchOf(t);
+    const attached = await attach(scratch, '--id', 'growing');
+    const sizeOf = async (): Promise<number> =>
+      Number(await output('nbdinfo', '--size', attached.ready.path));
+    assert.equal(await sizeOf(), image.virtualSizeBytes);
+    await cliOutput(scratch, ['resize', '--device', 'growing', '--size', '1']);
+    assert.equal(await sizeOf(), 2 ** 30);
+    await attached.detach();
+  },
+);
 
 for (const kind of KINDS) {
   test(`fio verifies, ${kind}`, { skip: needs('fio', 'nbdcopy') }, async (t) => {

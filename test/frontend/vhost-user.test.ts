@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
-import { statSync } from 'node:fs';
+import { closeSync, readSync, statSync } from 'node:fs';
 import { test, type TestContext } from 'node:test';
 import fc from 'fast-check';
+import { createMemoryFile } from '../../native/shared-fd.ts';
+import type { ServedDevice } from '../../src/frontend/vhost-user/block-config.ts';
 import { blockStatus, blockType, request } from '../../src/frontend/vhost-user/protocol.ts';
 import { startVhostUser } from '../../src/frontend/vhost-user/server.ts';
 import { scratchOf } from '../support/scratch.ts';
@@ -58,6 +60,40 @@ test('the socket is private, and the configuration that of the device', async (t
   assert.equal(config.readBigUInt64LE(0), BigInt(device.virtualSizeBytes / 512));
   assert.deepEqual([config.readUInt32LE(20), config.readUInt16LE(34)], [512, 4]);
   assert.ok(config.readUInt32LE(36) > 0, 'discards have a limit');
+});
+
+test('a front end is told of a new size, and nothing grows behind the back of one that cannot be', async (t) => {
+  const scratch = scratchOf(t);
+  const memory = new MemoryDevice(patternedBytes(DISK_BYTES), { writable: true });
+  let sizeBytes = DISK_BYTES / 2;
+  const device = Object.create(memory, {
+    virtualSizeBytes: { get: () => sizeBytes },
+  }) as ServedDevice;
+  const frontend = await startVhostUser(device, { socketPath: scratch.path('vhost') });
+  scratch.atEnd(() => frontend.close());
+  const grow = async (): Promise<void> => {
+    sizeBytes = DISK_BYTES;
+    await Promise.resolve();
+  };
+  const driver = await VhostDriver.connect(frontend.path);
+  scratch.atEnd(() => driver.close());
+  await assert.rejects(frontend.resize?.(grow) ?? Promise.resolve(), {
+    code: 'ERR_RESIZE_FRONTEND',
+  });
+  assert.equal(sizeBytes, DISK_BYTES / 2);
+
+  assert.notEqual(await driver.attempt(request.setBackendChannel, Buffer.alloc(0)), 0n);
+  const channel = createMemoryFile('channel', 64);
+  scratch.atEnd(() => closeSync(channel));
+  await driver.tell(request.setBackendChannel, Buffer.alloc(0), { fds: [channel] });
+  await frontend.resize?.(grow);
+  const told = Buffer.alloc(64);
+  readSync(channel, told, 0, told.length, 0);
+  assert.deepEqual([told.readUInt32LE(0), told.readUInt32LE(4), told.readUInt32LE(8)], [2, 1, 0]);
+  const asked = Buffer.alloc(12 + 8);
+  asked.writeUInt32LE(8, 4);
+  const config = (await driver.ask(request.getConfig, asked)).payload.subarray(12);
+  assert.equal(config.readBigUInt64LE(0), BigInt(DISK_BYTES / 512));
 });
 
 for (const eventIndex of [false, true]) {

@@ -130,6 +130,22 @@ for (const kind of kinds) {
   });
 }
 
+test('a growth that stopped between the two headers has not happened', async (t) => {
+  const paths = pathsIn(testFolder(t));
+  await appendPair(paths);
+  const pieces = await piecesOf(paths);
+  const header = readFileSync(paths.data);
+  header.writeBigUInt64LE(BigInt(2 * MIB), 48);
+  writeFileSync(paths.data, header);
+  const upper = await openWritableUpper(paths);
+  assert.equal(upper.virtualSizeBytes, MIB);
+  await upper.resize(2 * MIB);
+  await upper.close();
+  const { virtualSizeBytes } = await openUpper(paths.data, paths.index);
+  assert.equal(virtualSizeBytes, 2 * MIB);
+  assert.deepEqual(await piecesOf(paths), pieces);
+});
+
 test('a layer that states no size takes that of what is below, and keeps it', async (t) => {
   const paths = pathsIn(testFolder(t));
   await (await newUpper(paths, 'append', MIB)).close();

@@ -40,6 +40,12 @@ export class FuseAnswers {
     void queue.add(() => this.#answer(task, this.#ending.signal));
   }
 
+  /** Has the kernel ask for the file's size again. Throws what the kernel answers. */
+  attributesChanged(): void {
+    const notice = new FuseReply(SECTOR_BYTES);
+    send(this.#fd, notice, notice.attributesChanged());
+  }
+
   /** The connection is gone: nobody waits for anything any more, and nothing more is replied. */
   abort(): void {
     this.#ending.abort();

@@ -6,6 +6,7 @@ import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { fuseLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import { silentLogger, type Logger } from '../../base/log.ts';
 import type { BlockDevice } from '../../device/block-device.ts';
+import { BlockingThread } from '../../../native/blocking-thread.ts';
 import { detachLoop, listLoops, type LoopDevice } from '../../../native/loop.ts';
 import { unmount, unmountFlags } from '../../../native/mount.ts';
 import type { Frontend } from '../frontend.ts';
@@ -151,6 +152,20 @@ class FuseAttachment implements FuseFrontend {
     if (!this.#loop.directIo) {
       const { device } = this.#loop;
       this.#log.warn({ loop: device }, `${device}: no direct I/O; data is cached twice`);
+    }
+  }
+
+  async resize(grow: () => Promise<void>): Promise<void> {
+    await grow();
+    this.#server?.sizeChanged();
+    if (this.#loop === null) return;
+    const { fd, number } = this.#loop;
+    const request = { file: this.filePath, sizeBytes: this.#device.virtualSizeBytes };
+    const thread = new BlockingThread();
+    try {
+      await thread.call('resizeLoop', fd, number, request);
+    } finally {
+      thread.close();
     }
   }
 

@@ -81,10 +81,12 @@ class FuseWorker {
   readonly #request: FuseRequest;
   readonly #reply = new FuseReply(fuseLimits.readBytesMax);
   #reader: WorkerReader;
+  #file: FuseFile;
 
   constructor(data: FuseWorkerData, reader: WorkerReader) {
     this.#data = data;
     this.#reader = reader;
+    this.#file = data.file;
     this.#watch = new RemapWatch(data.remap);
     this.#request = new FuseRequest(Buffer.allocUnsafeSlow(requestBufferBytes(data.file)));
   }
@@ -97,7 +99,7 @@ class FuseWorker {
         throw new Error(`fuse: request of ${this.#request.length} bytes, ${length} were read`);
       }
       const shared = this.#watch.enter();
-      if (shared !== null) this.#reader = sharedReader(shared, this.#data.ringIndex);
+      if (shared !== null) this.#remap(shared);
       if (this.#request.opcode === opcodes.read) this.#read();
       else this.#serveOther();
       this.#watch.leave();
@@ -105,9 +107,16 @@ class FuseWorker {
     }
   }
 
+  /** A writable layer's map tells the size of its device. */
+  #remap(shared: SharedDevice): void {
+    this.#reader = sharedReader(shared, this.#data.ringIndex);
+    const sizeBytes = shared.upper?.virtualSizeBytes ?? this.#file.sizeBytes;
+    this.#file = { ...this.#file, sizeBytes };
+  }
+
   #read(): void {
     const { unique, offset } = this.#request;
-    const { sizeBytes } = this.#data.file;
+    const { sizeBytes } = this.#file;
     const length = Math.min(this.#request.size, fuseLimits.readBytesMax, sizeBytes - offset);
     if (length <= 0) return this.#finish(unique, 0);
     const skipped = offset % SECTOR_BYTES;
@@ -143,7 +152,7 @@ class FuseWorker {
 
   #serveOther(): void {
     const { unique } = this.#request;
-    const { file } = this.#data;
+    const file = this.#file;
     switch (this.#request.opcode) {
       case opcodes.getattr:
         return this.#finish(unique, this.#reply.attributes(file));
@@ -181,7 +190,7 @@ class FuseWorker {
   }
 
   #initialise(unique: number): void {
-    const length = this.#reply.init(this.#request, this.#data.file);
+    const length = this.#reply.init(this.#request, this.#file);
     if (length === null) {
       this.#refuse(unique, EPROTO);
       const refusal =
@@ -192,9 +201,9 @@ class FuseWorker {
     this.#post({ kind: 'ready', refusal: null });
   }
 
-  /** A device has no times, owner or mode to change, and its size is fixed. */
+  /** A device has no times, owner or mode to change, and its size is not the kernel's to change. */
   #setAttributes(unique: number): void {
-    const { file } = this.#data;
+    const file = this.#file;
     const { newSize } = this.#request;
     if (file.readOnly) return this.#refuse(unique, EROFS);
     if (newSize !== null && newSize !== file.sizeBytes) return this.#refuse(unique, EINVAL);
@@ -236,7 +245,7 @@ class FuseWorker {
 
   /** The errno for a change of this range, 0 when it may be made. */
   #refusalOfChange(offset: number, length: number): number {
-    const { sizeBytes, readOnly } = this.#data.file;
+    const { sizeBytes, readOnly } = this.#file;
     if (readOnly) return EROFS;
     if (offset % SECTOR_BYTES !== 0 || length % SECTOR_BYTES !== 0) return EINVAL;
     return offset + length > sizeBytes ? ENOSPC : 0;

@@ -52,12 +52,18 @@ const PROTOCOL_MINOR = 28;
 const PAGE_BYTES = 4096;
 
 const S_IFREG = 0o100000;
-/** The size of the device never changes, so the kernel may keep what it was told. */
+/** The kernel may keep what it was told: it is told when the size of the device changes. */
 const ATTRIBUTES_VALID_SECONDS = 86_400n;
 const ROOT_INODE = 1n;
 
 /** O_RDONLY is 0. */
 const O_ACCMODE = 3;
+
+/** A message of our own, in the place of a reply's error: forget what you know of an inode. */
+const NOTIFY_INVALIDATE_INODE = 2;
+const NOTIFY_UNIQUE = 0;
+/** Its attributes alone, not the data that is cached. */
+const ATTRIBUTES_ONLY = -1n;
 
 const SETATTR_SIZE = 1 << 3;
 
@@ -211,6 +217,14 @@ export class FuseReply {
     out.writeUInt32LE(1, 80);
     out.writeUInt32LE(PAGE_BYTES, 96);
     return 104;
+  }
+
+  /** A whole fuse_notify_inval_inode_out: the file's attributes are to be asked for again. */
+  attributesChanged(): number {
+    const out = this.#structure(24);
+    out.writeBigUInt64LE(ROOT_INODE, 0);
+    out.writeBigInt64LE(ATTRIBUTES_ONLY, 8);
+    return this.finish(NOTIFY_UNIQUE, out.length, -NOTIFY_INVALIDATE_INODE);
   }
 
   /** fuse_open_out. What never changes may stay in the page cache from one open to the next. */

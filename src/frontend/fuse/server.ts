@@ -86,6 +86,11 @@ export class FuseServer {
       device.onRemap?.((shared) => this.#remap.announce(shared)) ?? (() => undefined);
   }
 
+  /** The device has another size: whoever asks for it next is told. */
+  sizeChanged(): void {
+    this.#answers.attributesChanged();
+  }
+
   /**
    * Cuts the connection: every request, waiting or to come, fails. Does not block, and leaves the
    * file mounted while somebody uses it.

@@ -57,6 +57,8 @@ export async function startNbd(
     kind: 'nbd',
     path: exportUri(authority, name),
     close: async () => await (closing ??= closeAll(server, connections)),
+    // The protocol cannot tell clients that are connected; others learn the size as they connect.
+    resize: (grow) => grow(),
   };
 }
 

@@ -91,7 +91,7 @@ class TcmuAttachment implements TcmuFrontend {
 
   async start(): Promise<void> {
     const isAdopted = this.#backstore.isEnabled;
-    if (isAdopted) this.#checkSize();
+    if (isAdopted) await this.#adoptSize();
     else await this.#create();
     const minor = this.#backstore.uio?.minor;
     if (minor === undefined) throw this.#noUioDevice();
@@ -104,8 +104,15 @@ class TcmuAttachment implements TcmuFrontend {
       onEnded: (error) => this.#options.onFailed?.(error ?? this.#noUioDevice()),
     });
     this.#path = await this.#lun.attach(this.#backstore.folder, this.#clock);
+    if (isAdopted) await this.#lun.rescan(this.#path);
     const { mount } = this.#options;
     if (mount !== undefined) await this.#mount(mount);
+  }
+
+  async resize(grow: () => Promise<void>): Promise<void> {
+    await grow();
+    await this.#backstore.setSize(this.#device.virtualSizeBytes);
+    await this.#lun.rescan(this.#path);
   }
 
   async #create(): Promise<void> {
@@ -161,10 +168,14 @@ class TcmuAttachment implements TcmuFrontend {
     unmount(target, unmountFlags.detach);
   }
 
-  #checkSize(): void {
+  /** A process that was killed while its device grew may not have come to tell the kernel. */
+  async #adoptSize(): Promise<void> {
     const found = this.#backstore.sizeBytes;
-    const { virtualSizeBytes, id } = this.#device;
+    const { virtualSizeBytes, id, writer } = this.#device;
     if (found === virtualSizeBytes) return;
+    if (found < virtualSizeBytes && writer !== undefined) {
+      return await this.#backstore.setSize(virtualSizeBytes);
+    }
     throw new ReplaybdError(
       'ERR_TCMU_LEFT_BEHIND',
       `${this.#backstore.folder}: expected a device of ${virtualSizeBytes} bytes, found one of ` +

@@ -26,17 +26,36 @@ export async function serveUioDevice(
   options: UioFrontendOptions,
 ): Promise<Frontend> {
   const { isFound, log, onFailed, onGone } = options;
-  const thread = new BlockingThread();
-  try {
-    const server = await UioServer.start({
-      backstore: new Backstore(uio.name.hba, uio.name.device, thread),
+  const server = await withBackstore(uio, (backstore) =>
+    UioServer.start({
+      backstore,
       minor: uio.minor,
       device,
       isAdopted: isFound,
       log,
       onEnded: (error) => (error === null ? onGone() : onFailed(error)),
-    });
-    return { kind: 'tcmu', path: `/dev/uio${uio.minor}`, close: () => server.close() };
+    }),
+  );
+  return {
+    kind: 'tcmu',
+    path: `/dev/uio${uio.minor}`,
+    close: () => server.close(),
+    // Guests are told by the next command that they send; the disk is theirs to look at again.
+    resize: async (grow) => {
+      await grow();
+      await withBackstore(uio, (backstore) => backstore.setSize(device.virtualSizeBytes));
+    },
+  };
+}
+
+/** Its thread is there only as long as it is needed: there may be many devices. */
+async function withBackstore<T>(
+  { name }: UioDevice,
+  use: (backstore: Backstore) => Promise<T>,
+): Promise<T> {
+  const thread = new BlockingThread();
+  try {
+    return await use(new Backstore(name.hba, name.device, thread));
   } finally {
     thread.close();
   }

@@ -41,11 +41,20 @@ export function parseHeader(bytes: Buffer): MessageHeader {
 }
 
 export function encodeReply(request: number, payload: Buffer): Buffer {
+  return Buffer.concat([encodeHeader(request, messageFlag.reply, payload.length), payload]);
+}
+
+/** A request of the back end that has no parameters, and no reply. */
+export function encodeBackendRequest(request: number): Buffer {
+  return encodeHeader(request, 0, 0);
+}
+
+function encodeHeader(request: number, flags: number, payloadBytes: number): Buffer {
   const header = Buffer.alloc(HEADER_BYTES);
   header.writeUInt32LE(request, 0);
-  header.writeUInt32LE(VERSION | messageFlag.reply, 4);
-  header.writeUInt32LE(payload.length, 8);
-  return Buffer.concat([header, payload]);
+  header.writeUInt32LE(VERSION | flags, 4);
+  header.writeUInt32LE(payloadBytes, 8);
+  return header;
 }
 
 export function encodeU64(value: bigint | number): Buffer {

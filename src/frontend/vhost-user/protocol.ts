@@ -26,6 +26,7 @@ export const request = {
   setProtocolFeatures: 16,
   getQueueCount: 17,
   setVringEnable: 18,
+  setBackendChannel: 21,
   getConfig: 24,
   setConfig: 25,
   getInflight: 31,
@@ -38,10 +39,14 @@ export const request = {
   getStatus: 40,
 } as const;
 
+/** What a back end tells a front end, on the channel that this one gave it for that. */
+export const backendRequest = { configChanged: 2 } as const;
+
 /** Bits of the protocol features. */
 export const protocolFeature = {
   multiQueue: 1n << 0n,
   replyAck: 1n << 3n,
+  backendChannel: 1n << 5n,
   config: 1n << 9n,
   inflight: 1n << 12n,
   resetDevice: 1n << 13n,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { closeSync, rmSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { messageOf } from '../../base/errors.ts';
+import { messageOf, ReplaybdError } from '../../base/errors.ts';
 import { systemClock, type Clock } from '../../base/clock.ts';
 import { vhostUserLimits } from './limits.ts';
 import { silentLogger, type Logger } from '../../base/log.ts';
@@ -49,7 +49,12 @@ export async function startVhostUser(
     closeSync(fd);
     rmSync(path, { force: true });
   };
-  return { kind: 'vhost-user', path, close: async () => await (closing ??= close()) };
+  return {
+    kind: 'vhost-user',
+    path,
+    close: async () => await (closing ??= close()),
+    resize: (grow) => server.resize(grow),
+  };
 }
 
 interface ServerParts {
@@ -73,6 +78,30 @@ class VhostUserServer {
     this.#ended = this.#serve().catch((error: unknown) => {
       parts.log.fatal(`vhost-user: serves nobody any more: ${messageOf(error)}`);
     });
+  }
+
+  /** ERR_RESIZE_FRONTEND for a front end that cannot be told; one that comes later need not be. */
+  async resize(grow: () => Promise<void>): Promise<void> {
+    const { device } = this.#parts;
+    if (this.#session?.canTell === false) {
+      throw new ReplaybdError(
+        'ERR_RESIZE_FRONTEND',
+        `device ${device.id}: the virtual machine monitor that uses it cannot be told of a new size ` +
+          '(vhost-user back-end channel). End the machine, or detach the device, and try again.',
+        { errno: 'EINVAL' },
+      );
+    }
+    await grow();
+    try {
+      this.#session?.configChanged();
+    } catch (cause) {
+      throw new ReplaybdError(
+        'ERR_RESIZE_FRONTEND',
+        `device ${device.id}: it has grown, and the virtual machine monitor that uses it did not ` +
+          `take the news: ${messageOf(cause)}. Ask for the same size again, or restart the machine.`,
+        { cause },
+      );
+    }
   }
 
   /** Answers what was begun, within a limit, and lets the front end go. */

@@ -1,4 +1,5 @@
-import { closeSync } from 'node:fs';
+import { closeSync, writeSync } from 'node:fs';
+import { makeNonBlocking } from '../../../native/shared-fd.ts';
 import { vhostUserLimits } from './limits.ts';
 import type { Logger } from '../../base/log.ts';
 import { configOf, featuresOf, WRITEBACK_AT, type ServedDevice } from './block-config.ts';
@@ -6,6 +7,7 @@ import { BlockRequests } from './block-requests.ts';
 import { GuestMemory } from './guest-memory.ts';
 import { createInflight, InflightMemory } from './inflight.ts';
 import {
+  encodeBackendRequest,
   encodeConfig,
   encodeInflight,
   encodeU64,
@@ -21,6 +23,7 @@ import {
 } from './message.ts';
 import { OutstandingBytes } from './outstanding.ts';
 import {
+  backendRequest,
   feature,
   PROTOCOL_FEATURES,
   protocolFeature,
@@ -57,6 +60,8 @@ export class Session {
   #protocolFeatures = 0n;
   #inflight: InflightMemory | null = null;
   #status = 0n;
+  /** Where the front end listens to us; null when it does not. */
+  #backendChannel: number | null = null;
   #closing: Promise<void> | null = null;
   /** As the guest set it; counts where it may set it. */
   #isWriteback = true;
@@ -116,6 +121,22 @@ export class Session {
     return needsReply && (this.#protocolFeatures & protocolFeature.replyAck) !== 0n;
   }
 
+  /** The front end can be told of a new configuration. */
+  get canTell(): boolean {
+    const { backendChannel, config } = protocolFeature;
+    return (
+      this.#backendChannel !== null &&
+      (this.#protocolFeatures & backendChannel) !== 0n &&
+      (this.#protocolFeatures & config) !== 0n
+    );
+  }
+
+  /** Tells the front end that the configuration has changed, if it can be told. Throws an errno. */
+  configChanged(): void {
+    if (this.#backendChannel === null || !this.canTell) return;
+    writeSync(this.#backendChannel, encodeBackendRequest(backendRequest.configChanged));
+  }
+
   /** The front end is gone. Resolves when nothing of its memory is used any more. */
   async close(): Promise<void> {
     await (this.#closing ??= this.#close());
@@ -127,6 +148,12 @@ export class Session {
     this.#memory.clear();
     this.#inflight?.close();
     this.#inflight = null;
+    this.#setBackendChannel(null);
+  }
+
+  #setBackendChannel(fd: number | null): void {
+    if (this.#backendChannel !== null) closeSync(this.#backendChannel);
+    this.#backendChannel = fd;
   }
 
   /** Answers what was taken, for a front end that stays. */
@@ -143,6 +170,15 @@ export class Session {
       case request.setProtocolFeatures:
         this.#protocolFeatures = subset('protocol features', parseU64(message), PROTOCOL_FEATURES);
         return;
+      case request.setBackendChannel: {
+        const fd = message.fds.length === 1 ? message.fds.shift() : undefined;
+        if (fd === undefined) {
+          throw protocolError('back-end channel', 'one descriptor', String(message.fds.length));
+        }
+        // A front end that does not read keeps nobody waiting.
+        makeNonBlocking(fd);
+        return this.#setBackendChannel(fd);
+      }
       case request.setMemoryTable:
         return await this.#setMemory(message);
       case request.addMemoryRegion:

@@ -181,27 +181,45 @@ export class WritableUpper {
   }
 
   /**
-   * Changes the disk's size. What a smaller disk loses is zeros when it grows again. `map` is another
-   * one afterwards, and the old one is retired. ERR_UPPER_SIZE.
+   * Changes the disk's size, durably. What a smaller disk loses is zeros when it grows again. `map` is
+   * another one afterwards, and the old one is retired: `onRemapped` is called before any write can
+   * reach the new one, and what it returns resolves when no thread uses the old one. Writers wait
+   * while the layer's index is read again. ERR_UPPER_SIZE.
    */
-  async resize(virtualSizeBytes: number): Promise<void> {
+  async resize(
+    virtualSizeBytes: number,
+    onRemapped: () => Promise<void> = () => Promise.resolve(),
+  ): Promise<void> {
     checkUpperSize(this.paths.data, virtualSizeBytes);
     const lost = this.virtualSizeBytes - virtualSizeBytes;
     if (lost > 0) await this.discard(virtualSizeBytes, lost);
+    const former = this.#window;
+    let released = Promise.resolve();
     await this.shutOut();
     try {
       await this.flush();
-      await writeVirtualSize(this.paths, this.kind, virtualSizeBytes);
-      const found = await readUpper(this.#data, this.paths);
-      const next = await shareUpper({ data: this.#data, found }, virtualSizeBytes);
-      this.#shared.state.gate = gateStates.retired;
-      unmapWindow(this.#window);
-      this.#map = next.map;
-      this.#shared = next.shared;
-      this.#window = next.window;
+      // No flush in between, which would look at both maps.
+      await this.#afterRunning(async () => {
+        await this.#remap(virtualSizeBytes);
+        released = onRemapped();
+      });
     } finally {
       this.letIn();
     }
+    await released;
+    unmapWindow(former);
+  }
+
+  /** Writers are shut out, and everything is flushed. */
+  async #remap(virtualSizeBytes: number): Promise<void> {
+    await writeVirtualSize(this.paths, this.kind, virtualSizeBytes);
+    const found = await readUpper(this.#data, this.paths);
+    const next = await shareUpper({ data: this.#data, found }, virtualSizeBytes);
+    this.retire();
+    next.shared.state.gate = gateStates.closed;
+    this.#map = next.map;
+    this.#shared = next.shared;
+    this.#window = next.window;
   }
 
   /**

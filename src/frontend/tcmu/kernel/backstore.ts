@@ -11,6 +11,7 @@ import {
   targetFolder,
   writeAttribute,
 } from './configfs.ts';
+import { TcmuFamily } from './tcmu-family.ts';
 import { listUioDevices, type UioDevice } from './uio.ts';
 
 /** The longest time-out that the kernel can count in milliseconds: a slow read is not a broken one. */
@@ -19,6 +20,8 @@ export const COMMAND_SECONDS_MAX = 2_147_483;
 const TRANSFER_SECTORS_MAX = 1024;
 /** Where the kernel keeps data of commands under way; it takes memory as it is used. */
 const DATA_AREA_MIB_DEFAULT = 16;
+/** Room for events that are not looked at. */
+const EVENT_BYTES = 65_536;
 /** "No answers to netlink events": the device is there as soon as it is enabled. */
 const NO_REPLIES = -1;
 
@@ -85,6 +88,21 @@ export class Backstore {
 
   get sizeBytes(): number {
     return Number(readAttribute(join(this.folder, 'attrib', 'dev_size')));
+  }
+
+  /**
+   * Tells the kernel the size of an enabled device. Whoever serves the device may be asked first, by
+   * an event: this process has to be able to answer meanwhile.
+   */
+  async setSize(sizeBytes: number): Promise<void> {
+    // Events that nobody listens for fail, and with them what they are about.
+    const listener = new TcmuFamily(EVENT_BYTES);
+    try {
+      listener.join();
+      await this.#write('attrib/dev_size', String(sizeBytes));
+    } finally {
+      listener.close();
+    }
   }
 
   /** What INQUIRY tells as the unit's serial number. */

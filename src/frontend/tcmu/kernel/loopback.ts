@@ -42,6 +42,11 @@ export class LoopbackLun {
     return await this.#findDisk(clock);
   }
 
+  /** Has the kernel ask the disk for its size again, and tell whoever uses it. */
+  async rescan(disk: string): Promise<void> {
+    await writeAttribute(this.#thread, `/sys/block/${basename(disk)}/device/rescan`, '1');
+  }
+
   /** Takes the disk away; the kernel flushes it first. Nothing happens when it is not there. */
   async detach(): Promise<void> {
     const lun = join(this.#portal, 'lun', 'lun_0');

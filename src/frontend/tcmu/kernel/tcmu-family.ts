@@ -76,8 +76,13 @@ export class TcmuFamily {
    * from now on, unless they say `nl_reply_supported=-1`.
    */
   listen(): void {
-    this.socket.join(this.#group);
+    this.join();
     this.#send(COMMAND.setFeatures, [[ATTRIBUTE.repliesSupported, Buffer.from([1])]]);
+  }
+
+  /** Receives events, which nobody has to answer because of it. */
+  join(): void {
+    this.socket.join(this.#group);
   }
 
   /** What has arrived. Errors: ERR_ENOBUFS when events were lost, ERR_NETLINK_MESSAGE. */
