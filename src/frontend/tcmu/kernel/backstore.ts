@@ -77,6 +77,9 @@ export class Backstore {
     await this.#write('wwn/vpd_unit_serial', request.serial);
     await this.#write('enable', '1');
     await this.#write('attrib/cmd_time_out', String(COMMAND_SECONDS_MAX));
+    // Off unless asked for; kernels before 5.10 cannot.
+    const notification = 'attrib/tmr_notification';
+    if (existsSync(join(this.folder, notification))) await this.#write(notification, '1');
   }
 
   /** The enabled device's UIO device, or null. */
