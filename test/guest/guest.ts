@@ -11,7 +11,10 @@ import { makeInitramfs, type GuestCommand } from './initramfs.ts';
 import { guestFolder, guestKernel, type GuestKernel } from './kernel.ts';
 
 const QEMU = 'qemu-system-x86_64';
-const JOB_MS_MAX = 300_000;
+/** Machines that do much else may need more than five minutes. */
+const JOB_MS_MAX = Number(process.env.REPLAYBD_GUEST_SECONDS ?? '300') * 1000;
+/** A guest is ended, and its log printed, before its test is. */
+const TEST_MS_MAX = JOB_MS_MAX + 60_000;
 const PROBE_MS_MAX = 10_000;
 const MEMORY_MIB = 1536;
 /** cmpxchg16b of QEMU's own emulation makes some kernels fail; nothing here needs it. */
@@ -31,8 +34,12 @@ export interface GuestJob {
   qemu?: readonly string[];
 }
 
-/** A guest test's `skip`. */
-export function needsGuest(...programs: string[]): string | false {
+/** The options of a test that runs a guest job, which needs these programs. */
+export function inGuest(...programs: string[]): { skip: string | false; timeout: number } {
+  return { skip: needsGuest(...programs), timeout: TEST_MS_MAX };
+}
+
+function needsGuest(...programs: string[]): string | false {
   const lacking = needs(QEMU, 'busybox', 'modprobe', ...programs);
   if (lacking !== false) return lacking;
   return guestKernel() === null ? 'needs a guest kernel: sh test/guest/fetch-kernel.sh' : false;
@@ -41,7 +48,7 @@ export function needsGuest(...programs: string[]): string | false {
 /**
  * Boots a guest that sees the host's files read-only, runs a job of test/guest/jobs in it under this
  * Node, and returns what the job printed. Fails, with all that the guest printed, when the job does
- * not succeed in five minutes.
+ * not succeed in time.
  */
 export async function runGuestJob(job: GuestJob): Promise<string> {
   const kernel = guestKernel();

@@ -5,13 +5,15 @@ import { packageRoot } from '../../src/base/package-root.ts';
 import { serveRegistry } from '../support/cli.ts';
 import { Scratch } from '../support/scratch.ts';
 import { makeTestImage, type TestImage } from '../support/test-image.ts';
-import { needsGuest, runGuestJob } from './guest.ts';
+import { inGuest, runGuestJob } from './guest.ts';
 
 // Goal: an image is a disk through a real kernel's TCMU, with all that can happen to it.
 // Method: jobs (test/guest/jobs) in guests that see this machine's files; each says at its top what
 // it does and what it compares.
 
 const MODULES = ['target_core_user', 'tcm_loop', 'sd_mod', 'ext4'];
+/** Each of its devices has a ring of 8 MiB in the kernel. */
+const MANY_MEMORY_MIB = 3072;
 const fixture = new Scratch();
 const registryFolder = fixture.path('registry');
 const rootfs = ['undici', 'pino'].map((name) => fixture.path(`rootfs-${name}`));
@@ -28,7 +30,7 @@ before(async () => {
 });
 after(() => fixture.close());
 
-test('an image from a registry is recorded and replayed', { skip: needsGuest() }, async () => {
+test('an image from a registry is recorded and replayed', inGuest(), async () => {
   await runGuestJob({
     name: 'tcmu-read-only',
     modules: MODULES,
@@ -36,22 +38,31 @@ test('an image from a registry is recorded and replayed', { skip: needsGuest() }
   });
 });
 
-test(
-  'a disk is formatted, written, trimmed and snapshot',
-  { skip: needsGuest('fio') },
-  async () => {
-    await runGuestJob({ name: 'tcmu-read-write', modules: MODULES, args: [image.config] });
-  },
-);
+test('a disk is formatted, written, trimmed and snapshot', inGuest('fio'), async () => {
+  await runGuestJob({ name: 'tcmu-read-write', modules: MODULES, args: [image.config] });
+});
 
-test('a killed process is replaced without an I/O error', { skip: needsGuest('fio') }, async () => {
+test('a disk grows under a mounted file system', inGuest('fio'), async () => {
+  await runGuestJob({ name: 'tcmu-resize', modules: MODULES, args: [image.config] });
+});
+
+test('a killed process is replaced without an I/O error', inGuest('fio'), async () => {
   await runGuestJob({ name: 'tcmu-crash', modules: MODULES, args: [image.config] });
 });
 
-test("a snapshotter's devices are served by the daemon", { skip: needsGuest() }, async () => {
+test("a snapshotter's devices are served by the daemon", inGuest(), async () => {
   await runGuestJob({
     name: 'tcmu-snapshotter',
     modules: MODULES,
-    args: [image.config, image.sha256, ...rootfs],
+    args: [image.config, image.raw, ...rootfs],
+  });
+});
+
+test('fifty devices are attached at once', inGuest(), async () => {
+  await runGuestJob({
+    name: 'tcmu-many',
+    modules: MODULES,
+    args: [image.config, image.raw, rootfs[1]],
+    memoryMiB: MANY_MEMORY_MIB,
   });
 });

@@ -1,15 +1,19 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { output } from '../../support/programs.ts';
 import { Scratch } from '../../support/scratch.ts';
 import { compareTree, step } from './support.ts';
 
-// Arguments: the disk's size in bytes, and the folders that its image was built from. The device comes from
-// outside: a vhost-user back end on the host, whose queues this guest's virtio_blk uses.
+// Arguments: the disk's size in bytes, the one that it is given once it is written, and the folders that its
+// image was built from. The device comes from outside: a vhost-user back end on the host, whose queues this
+// guest's virtio_blk uses.
 
 const DISK = '/dev/vda';
-const [sizeBytes, ...rootfs] = process.argv.slice(2);
+const LOOKS_MAX = 1000;
+const LOOK_MS = 100;
+const [sizeBytes, grownBytes, ...rootfs] = process.argv.slice(2);
 
 const scratch = new Scratch();
 try {
@@ -37,6 +41,16 @@ try {
   writeFileSync('/proc/sys/vm/drop_caches', '3');
   await output('mount', DISK, mount);
   assert.ok(readFileSync(join(mount, 'written')).equals(written));
+  step('wait for the disk to grow');
+  for (let look = 0; look < LOOKS_MAX && diskBytes() !== Number(grownBytes); look += 1) {
+    await sleep(LOOK_MS);
+  }
+  assert.equal(diskBytes(), Number(grownBytes));
 } finally {
   await scratch.close();
+}
+
+/** As the guest's kernel has it. */
+function diskBytes(): number {
+  return Number(readFileSync('/sys/block/vda/size', 'utf8')) * 512;
 }
