@@ -25,10 +25,13 @@ import { simulateColdStart } from '../src/prefetch/simulate/simulate.ts';
 import { createRegistryClient } from '../src/registry/client.ts';
 import { decodeTrace } from '../src/trace/decode.ts';
 import { openShapedLink, type LinkShape } from './link/shaped-link.ts';
+import { workloadNamed } from './workloads/definitions.ts';
+import { makeWorkloadRootfs, type WorkloadRootfs } from './workloads/rootfs.ts';
 
 // The question: how close does a replayed cold start come to what the link allows?
-// The demo image, served over real TCP on a shaped link (bench/link), is started lazily while recording,
-// cold with the trace replayed, and warm. The registry runs on the same cores as what is measured, so
+// The demo image, or one of real software (`--workload nginx`, see bench/workloads), is served over real
+// TCP on a shaped link (bench/link) and started lazily while recording, cold with the trace replayed, and
+// warm. The registry runs on the same cores as what is measured, so
 // by default it is the embedded one, which takes little; `--registry docker` takes Debian's
 // docker-registry. Needs root, iproute2 and cc.
 // `npm run bench cold-start -- --link 1000:20 --runs 10 --json`.
@@ -48,6 +51,8 @@ interface Run {
 interface Workspace {
   folder: string;
   command: readonly string[];
+  /** Compressed, all layers. */
+  imageBytes: number;
 }
 
 const { values } = parseArgs({
@@ -56,6 +61,9 @@ const { values } = parseArgs({
     runs: { type: 'string', default: '10' },
     'lazy-runs': { type: 'string', default: '3' },
     registry: { type: 'string', default: 'embedded' },
+    workload: { type: 'string', default: '' },
+    /** Where root file systems of workloads are kept. */
+    workloads: { type: 'string', default: join(packageRoot, 'dist/workloads') },
     json: { type: 'boolean', default: false },
   },
 });
@@ -74,18 +82,25 @@ try {
 }
 
 async function prepare(work: string): Promise<Workspace> {
-  const rootfs = join(work, 'rootfs');
-  mkdirSync(rootfs);
-  const { command } = await makeDemoRootfs(rootfs);
-  const image = await buildImage({ rootfs: [rootfs], workFolder: work });
+  const { rootfs, command } =
+    values.workload === ''
+      ? await demoRootfs(join(work, 'rootfs'))
+      : makeWorkloadRootfs(workloadNamed(values.workload), values.workloads);
+  const image = await buildImage({ rootfs, workFolder: work });
   const registry = await startRegistry(work, '127.0.0.1', null);
   const client = createRegistryClient({ plainHttpHosts: [`127.0.0.1:${PORT}`] });
   const reference = `http://127.0.0.1:${PORT}/demo/node-service:v1`;
   await pushImage(client, reference, image, new AbortController().signal);
   await client.close();
   await stop(registry);
-  rmSync(rootfs, { recursive: true });
-  return { folder: work, command };
+  const imageBytes = image.layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
+  return { folder: work, command, imageBytes };
+}
+
+async function demoRootfs(folder: string): Promise<WorkloadRootfs> {
+  mkdirSync(folder);
+  const { command } = await makeDemoRootfs(folder);
+  return { rootfs: [folder], command };
 }
 
 interface Row {
@@ -98,6 +113,8 @@ interface Row {
   ratio: number;
   ratioP95: number;
   gapClosure: number;
+  /** Compressed bytes that a warm start touches / those of the image. */
+  touchedShare: number;
   coverage: number | null;
   accuracy: number | null;
   timeliness: number | null;
@@ -140,7 +157,7 @@ async function measureLink(workspace: Workspace, shape: LinkShape): Promise<Row>
       replays.push(cold('replay'));
       warms.push(run('record', warmTracePath, cacheFolder));
     }
-    return summarise(shape, { lazy, replays, warms }, warmTracePath);
+    return summarise(shape, { lazy, replays, warms }, warmTracePath, workspace.imageBytes);
   } finally {
     await stop(registry);
     await link.close();
@@ -151,6 +168,7 @@ function summarise(
   shape: LinkShape,
   runs: { lazy: Run[]; replays: Run[]; warms: Run[] },
   warmTracePath: string,
+  imageBytes: number,
 ): Row {
   const { roundTripMs, megabitsPerSecond } = shape;
   const warmMs = median(runs.warms.map((run) => run.totalMs));
@@ -184,6 +202,7 @@ function summarise(
     ratio: boundRatio(times),
     ratioP95: percentile(replayed, 0.95) / boundMs,
     gapClosure: gapClosure(times),
+    touchedShare: plan.length.reduce((sum, length) => sum + length, 0) / imageBytes,
     coverage: quality((run) => run.report.quality.coverage),
     accuracy: quality((run) => run.report.quality.accuracy),
     timeliness: quality((run) => run.report.quality.timeliness),
@@ -309,6 +328,7 @@ function formatRow(row: object): string {
     gapClosure: closed,
     predictedReplayMs,
     predictedLazyMs,
+    touchedShare,
     ...quality
   } = row as Row;
   const ms = (value: number): string => value.toFixed(0).padStart(6);
@@ -321,6 +341,7 @@ function formatRow(row: object): string {
     `${String(link.megabitsPerSecond).padStart(4)} Mbit/s ${String(link.roundTripMs).padStart(2)} ms` +
     `  lazy${ms(lazyMs)}  replay${ms(replayMs)}  warm${ms(warmMs)}  bound${ms(boundMs)}` +
     `  ratio ${ratio.toFixed(3)} (p95 ${ratioP95.toFixed(3)})  gap closed ${percent(closed)}` +
+    `  touched ${percent(touchedShare)}` +
     `  coverage ${percent(quality.coverage)}  accuracy ${percent(quality.accuracy)}` +
     `  timeliness ${percent(quality.timeliness)}  over-fetch ${percent(quality.overFetch)}` +
     `  ${quality.requestsPerMiB.toFixed(2)} requests/MiB` +
