@@ -120,8 +120,10 @@ export const fsReadLimits = {
   treeNodesMax: 16_000_000,
   treeDepthMax: 4096,
   treePathBytesMax: 16_384,
-  /** Metadata kept while paths are looked up, in pages of 4 KiB. */
-  cachedPagesMax: 16_384,
+  /** Metadata kept while paths are looked up. */
+  cachedBytesMax: 64 * 1024 * 1024,
+  /** Block groups of one ext4: 128 TiB. */
+  groupsMax: 1_048_576,
   /** Cached reads after which others have their turn. */
   readsPerTurn: 256,
   /** Paths of a list that are looked up at once. */
@@ -130,6 +132,16 @@ export const fsReadLimits = {
   rangesMax: 4_000_000,
   /** Files below one path of a list that are named when they cannot be read. */
   failuresToldMax: 100,
+} as const;
+
+export const fileMapLimits = {
+  /** Files, directories and links of one map, and what their paths have together. */
+  nodesMax: 4_000_000,
+  pathBytesMax: 256 * 1024 * 1024,
+  /** Extents of all of them, 40 bytes each. */
+  extentsMax: 4_000_000,
+  /** Metadata is read so many bytes at a time: inodes and directories lie together. */
+  pageBytes: 64 * 1024,
 } as const;
 
 export const sparseBitmapLimits = {

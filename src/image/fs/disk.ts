@@ -12,18 +12,22 @@ export interface Disk {
 
 const PAGE_BYTES = 4096;
 
-/** Keeps what was read, in pages, up to 64 MiB of it; what is asked for twice is read once. */
-export function cachedDisk(disk: Disk): Disk {
+/**
+ * Keeps what was read, in pages, up to 64 MiB of it; what is asked for twice is read once. Larger pages
+ * save round trips where much is read.
+ */
+export function cachedDisk(disk: Disk, pageBytes = PAGE_BYTES): Disk {
+  const pagesMax = fsReadLimits.cachedBytesMax / pageBytes;
   const pages = new Map<number, Promise<Uint8Array>>();
   const page = (number: number): Promise<Uint8Array> => {
     const known = pages.get(number);
     if (known !== undefined) return known;
-    const offset = number * PAGE_BYTES;
-    const reading = disk.read(offset, Math.min(PAGE_BYTES, disk.sizeBytes - offset));
+    const offset = number * pageBytes;
+    const reading = disk.read(offset, Math.min(pageBytes, disk.sizeBytes - offset));
     pages.set(number, reading);
     // A read that failed may be tried again; whoever waits for it is told.
     reading.catch(() => pages.delete(number));
-    if (pages.size > fsReadLimits.cachedPagesMax) {
+    if (pages.size > pagesMax) {
       const [oldest] = pages.keys();
       pages.delete(oldest);
     }
@@ -34,10 +38,10 @@ export function cachedDisk(disk: Disk): Disk {
     reads += 1;
     // What is cached comes without a turn of the event loop: a long walk would starve all others.
     if (reads % fsReadLimits.readsPerTurn === 0) await nextTurn();
-    const first = Math.floor(offset / PAGE_BYTES);
-    const end = Math.ceil((offset + length) / PAGE_BYTES);
+    const first = Math.floor(offset / pageBytes);
+    const end = Math.ceil((offset + length) / pageBytes);
     const parts = await Promise.all(Array.from({ length: end - first }, (_, i) => page(first + i)));
-    const from = offset - first * PAGE_BYTES;
+    const from = offset - first * pageBytes;
     if (parts.length === 1) return parts[0].subarray(from, from + length);
     return Buffer.concat(parts).subarray(from, from + length);
   };

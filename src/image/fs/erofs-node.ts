@@ -1,4 +1,5 @@
 import { fsReadLimits } from '../../base/limits.ts';
+import type { ByteRange } from '../../base/range.ts';
 import { blocksOf, ExtentList, readContent, readMetadata } from './content.ts';
 import type { Disk } from './disk.ts';
 import { addCompressedClusters } from './erofs-clusters.ts';
@@ -36,6 +37,8 @@ export class ErofsNode implements FsNode {
   readonly id: number;
   readonly kind: NodeKind;
   readonly sizeBytes: number;
+  readonly inode: ByteRange;
+  readonly isCompressed: boolean;
   readonly #at: ErofsInode;
   readonly #dataLayout: number;
 
@@ -46,6 +49,9 @@ export class ErofsNode implements FsNode {
     this.id = at.id;
     this.kind = kindOfMode(inode.readUInt16LE(4));
     this.#dataLayout = (format >> 1) & 7;
+    this.inode = { offset: at.offset, length: this.#inodeEnd - at.offset };
+    const { compressedFull, compressedCompact } = DATA_LAYOUT;
+    this.isCompressed = [compressedFull, compressedCompact].includes(this.#dataLayout);
     const isExtended = (format & 1) === 1;
     const size = isExtended ? inode.readBigUInt64LE(8) : BigInt(inode.readUInt32LE(8));
     if (size > BigInt(Number.MAX_SAFE_INTEGER) / 2n) {
@@ -107,8 +113,7 @@ export class ErofsNode implements FsNode {
 
   /** Extents of what is read here: nothing is decompressed. */
   async #readableExtents(): Promise<FileExtent[]> {
-    const { compressedFull, compressedCompact } = DATA_LAYOUT;
-    if (this.#dataLayout === compressedFull || this.#dataLayout === compressedCompact) {
+    if (this.isCompressed) {
       throw unsupportedFs(this.#at.disk, this.#structure, `a compressed ${this.kind}`);
     }
     return this.extents();

@@ -1,7 +1,13 @@
 import { readMetadata } from './content.ts';
 import type { Disk } from './disk.ts';
 import { ErofsNode } from './erofs-node.ts';
-import { damagedFs, unsupportedFs, type FileSystem, type FsNode } from './file-system.ts';
+import {
+  damagedFs,
+  unsupportedFs,
+  type FileSystem,
+  type FsNode,
+  type MetadataRange,
+} from './file-system.ts';
 
 const MAGIC = 0xe0f5e1e2;
 /** Zero padding, big physical clusters, chunks, device tables, tail packing, fragments, long xattr
@@ -10,6 +16,7 @@ const READ_FEATURES = 0x7f;
 /** Big physical clusters, tail packing, fragments: each comes with a header before every index. */
 const FEATURES_MAP_HEADER = 0x2 | 0x10 | 0x20;
 const INODE_SLOT_BYTES = 32;
+const SUPERBLOCK_END = 1024 + 128;
 const COMPACT_INODE_BYTES = 32;
 const EXTENDED_INODE_BYTES = 64;
 
@@ -68,11 +75,20 @@ class Erofs implements FileSystem {
 
   async node(id: number): Promise<FsNode> {
     const structure = `erofs inode ${id}`;
-    const offset = this.#layout.metaOffset + id * INODE_SLOT_BYTES;
+    const offset = await this.nodeOffset(id);
     let inode = await readMetadata(this.#disk, offset, COMPACT_INODE_BYTES, structure);
     if ((inode.readUInt16LE(0) & 1) === 1) {
       inode = await readMetadata(this.#disk, offset, EXTENDED_INODE_BYTES, structure);
     }
     return new ErofsNode({ id, disk: this.#disk, layout: this.#layout, inode, offset });
+  }
+
+  async nodeOffset(id: number): Promise<number> {
+    return this.#layout.metaOffset + id * INODE_SLOT_BYTES;
+  }
+
+  /** Inodes lie among the data, so the superblock is all that has a place of its own. */
+  async *metadata(): AsyncGenerator<MetadataRange, void, undefined> {
+    yield { kind: 'superblock', offset: 0, length: SUPERBLOCK_END };
   }
 }

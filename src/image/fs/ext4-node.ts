@@ -34,12 +34,15 @@ export class Ext4Node implements FsNode {
   readonly id: number;
   readonly kind: NodeKind;
   readonly sizeBytes: number;
+  readonly inode: ByteRange;
+  readonly isCompressed = false;
   readonly #at: Ext4Inode;
   readonly #flags: number;
 
   constructor(at: Ext4Inode) {
     this.#at = at;
     this.id = at.id;
+    this.inode = { offset: at.offset, length: at.inode.length };
     this.kind = kindOfMode(at.inode.readUInt16LE(0));
     this.#flags = at.inode.readUInt32LE(32);
     // For what is neither file nor directory the high half means something else.

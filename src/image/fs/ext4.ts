@@ -1,7 +1,14 @@
 import { readMetadata } from './content.ts';
 import type { Disk } from './disk.ts';
+import { ext4GroupRanges, readGroup } from './ext4-groups.ts';
 import { Ext4Node } from './ext4-node.ts';
-import { damagedFs, unsupportedFs, type FileSystem, type FsNode } from './file-system.ts';
+import {
+  damagedFs,
+  unsupportedFs,
+  type FileSystem,
+  type FsNode,
+  type MetadataRange,
+} from './file-system.ts';
 
 /** Features that change where things are, and are not read here (Linux, fs/ext4/ext4.h). */
 const UNREAD_FEATURES = new Map([
@@ -15,6 +22,8 @@ const UNREAD_FEATURES = new Map([
 const READ_FEATURES = 0x2 | 0x4 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x38000;
 const FEATURE_FILETYPE = 0x2;
 const FEATURE_64BIT = 0x80;
+/** Of the compatible features. */
+const FEATURE_JOURNAL = 0x4;
 
 const ROOT_INODE = 2;
 const MAGIC = 0xef53;
@@ -30,6 +39,8 @@ export interface Ext4Layout {
   /** Byte of the disk where group descriptors begin. */
   readonly descriptorsOffset: number;
   readonly hasFileTypes: boolean;
+  /** 0 without a journal in the file system. */
+  readonly journalInode: number;
 }
 
 /**
@@ -52,6 +63,8 @@ export function openExt4(disk: Disk, superblock: Uint8Array): FileSystem | null 
     descriptorBytes: (incompatible & FEATURE_64BIT) === 0 ? 32 : view.getUint16(254, true),
     descriptorsOffset: 0,
     hasFileTypes: (incompatible & FEATURE_FILETYPE) !== 0,
+    journalInode:
+      (view.getUint32(92, true) & FEATURE_JOURNAL) === 0 ? 0 : view.getUint32(224, true),
   };
   const { blockBytes, inodeBytes, inodesPerGroup, descriptorBytes } = layout;
   const isSound =
@@ -103,22 +116,28 @@ class Ext4 implements FileSystem {
 
   async node(id: number): Promise<FsNode> {
     const layout = this.#layout;
-    const { inodesCount, inodesPerGroup, inodeBytes, blockBytes, descriptorBytes } = layout;
-    const structure = `ext4 inode ${id}`;
+    const offset = await this.nodeOffset(id);
+    const inode = await readMetadata(this.#disk, offset, layout.inodeBytes, `ext4 inode ${id}`);
+    return new Ext4Node({ id, disk: this.#disk, layout, inode, offset });
+  }
+
+  async nodeOffset(id: number): Promise<number> {
+    const { inodesCount, inodesPerGroup, inodeBytes } = this.#layout;
     if (!(id >= 1 && id <= inodesCount)) {
-      throw damagedFs(this.#disk, structure, `numbers from 1 to ${inodesCount}`, id);
+      throw damagedFs(this.#disk, `ext4 inode ${id}`, `numbers from 1 to ${inodesCount}`, id);
     }
     const group = Math.floor((id - 1) / inodesPerGroup);
-    const descriptor = await readMetadata(
-      this.#disk,
-      layout.descriptorsOffset + group * descriptorBytes,
-      descriptorBytes,
-      `ext4 descriptor of group ${group}`,
-    );
-    const high = descriptorBytes >= 64 ? descriptor.readUInt32LE(40) : 0;
-    const table = high * 2 ** 32 + descriptor.readUInt32LE(8);
-    const offset = table * blockBytes + ((id - 1) % inodesPerGroup) * inodeBytes;
-    const inode = await readMetadata(this.#disk, offset, inodeBytes, structure);
-    return new Ext4Node({ id, disk: this.#disk, layout, inode, offset });
+    const { inodeTable } = await readGroup(this.#disk, this.#layout, group);
+    return inodeTable + ((id - 1) % inodesPerGroup) * inodeBytes;
+  }
+
+  async *metadata(): AsyncGenerator<MetadataRange, void, undefined> {
+    yield* ext4GroupRanges(this.#disk, this.#layout);
+    const { journalInode } = this.#layout;
+    if (journalInode === 0) return;
+    const journal = await this.node(journalInode);
+    for (const { offset, length } of await journal.extents()) {
+      yield { kind: 'journal', offset, length };
+    }
   }
 }

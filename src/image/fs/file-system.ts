@@ -1,4 +1,5 @@
 import { formatError, type ErrorCode, type ReplaybdError } from '../../base/errors.ts';
+import type { ByteRange } from '../../base/range.ts';
 import type { Disk } from './disk.ts';
 
 /** Bytes of the disk that hold a part of a file. */
@@ -26,6 +27,10 @@ export interface FsNode {
   readonly id: number;
   readonly kind: NodeKind;
   readonly sizeBytes: number;
+  /** The bytes of the disk that the inode has, attributes beside it included. */
+  readonly inode: ByteRange;
+  /** Its extents are of compressed bytes: each unpacks to what lies before the next one. */
+  readonly isCompressed: boolean;
   /** Where its content lies, in the file's order; what reads as zeros is left out. */
   extents(): Promise<FileExtent[]>;
   /** A directory's names, `.` and `..` left out. */
@@ -34,12 +39,24 @@ export interface FsNode {
   readLink(): Promise<Buffer>;
 }
 
+/** What a part of the disk is that belongs to no file. */
+export type MetadataKind = 'superblock' | 'bitmaps' | 'inode table' | 'journal';
+
+/** A part of the disk that has its place whatever files there are. */
+export interface MetadataRange extends ByteRange {
+  readonly kind: MetadataKind;
+}
+
 /** A file system that is read in user space, straight from the disk. */
 export interface FileSystem {
   readonly type: 'ext4' | 'erofs';
   readonly blockBytes: number;
   readonly rootId: number;
   node(id: number): Promise<FsNode>;
+  /** Byte of the disk where a node's inode begins. The inode is not read. */
+  nodeOffset(id: number): Promise<number>;
+  /** Parts of the disk that belong to no file; they may overlap. */
+  metadata(): AsyncGenerator<MetadataRange, void, undefined>;
   /** The same file system, read through another view of its disk. */
   on(disk: Disk): FileSystem;
 }

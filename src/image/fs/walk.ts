@@ -7,6 +7,16 @@ export interface FoundNode {
   readonly node: FsNode;
 }
 
+/** Leaves out parts of a tree, so that they are not read. */
+export interface WalkFilter {
+  /** Whether an entry's node is read, and found. */
+  isFound(id: number): Promise<boolean>;
+  /** Whether a directory's entries are read. */
+  isEntered(directory: FsNode): Promise<boolean>;
+}
+
+const WHOLE_TREE: WalkFilter = { isFound: async () => true, isEntered: async () => true };
+
 const SLASH = '/'.charCodeAt(0);
 const DOT = '.'.charCodeAt(0);
 
@@ -54,6 +64,7 @@ export async function findNode(fs: FileSystem, path: Uint8Array): Promise<FsNode
 export async function* walkTree(
   fs: FileSystem,
   directory: FsNode,
+  filter = WHOLE_TREE,
 ): AsyncGenerator<FoundNode, void, undefined> {
   const { treeNodesMax, treeDepthMax, treePathBytesMax } = fsReadLimits;
   const visited = new Set<number>([directory.id]);
@@ -70,6 +81,7 @@ export async function* walkTree(
     nodes += 1;
     const { name, id } = next.value;
     const path = joinPath(deepest.path, name);
+    if (!(await filter.isFound(id))) continue;
     const node = await fs.node(id);
     yield { path, node };
     // A damaged directory may hold itself.
@@ -78,7 +90,7 @@ export async function* walkTree(
       !visited.has(id) &&
       open.length < treeDepthMax &&
       path.length <= treePathBytesMax;
-    if (!isEntered) continue;
+    if (!isEntered || !(await filter.isEntered(node))) continue;
     visited.add(id);
     open.push({ path, entries: node.entries() });
   }

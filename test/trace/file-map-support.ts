@@ -1,0 +1,56 @@
+import { execFileSync } from 'node:child_process';
+import { linkSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Scratch } from '../support/scratch.ts';
+import { noise, sparseFile } from '../image/ext4-tree.ts';
+
+/** A tree with directories, files of many sizes, holes, hard and symbolic links, odd names. */
+export function makeFileTree(scratch: Scratch): string {
+  const tree = scratch.path('tree');
+  mkdirSync(join(tree, 'usr/lib/deep'), { recursive: true });
+  for (const size of [0, 1, 50, 4095, 4096, 4097, 300_001]) {
+    writeFileSync(join(tree, `size-${size}`), noise(`size ${size}`, size));
+  }
+  for (let i = 0; i < 60; i += 1) {
+    // Can be compressed, and has no two equal blocks.
+    const lines = Array.from({ length: i * 20 }, (_, line) => `line ${line} of file ${i}\n`);
+    writeFileSync(join(tree, `usr/lib/file-${i}`), lines.join(''));
+  }
+  writeFileSync(join(tree, 'usr/lib/deep/with space ✓'), noise('deep', 9000));
+  // mke2fs forgets the size of a file that ends with a hole when it may be inline.
+  sparseFile(join(tree, 'holes'), 99_008, [0, 20_000, 60_000, 99_000]);
+  linkSync(join(tree, 'size-300001'), join(tree, 'usr/hard'));
+  symlinkSync('usr/lib/file-3', join(tree, 'link'));
+  symlinkSync(`usr/${'./'.repeat(60)}lib/file-3`, join(tree, 'long'));
+  return tree;
+}
+
+/** How images of a tree are made, by name; 4 MiB each at most. */
+export const fileSystems: Record<string, (tree: string, image: string) => void> = {
+  'ext4 with a journal': (tree, image) => mke2fs(tree, image, 'has_journal,extent,filetype,64bit'),
+  'ext4 with inline data': (tree, image) => mke2fs(tree, image, 'extent,filetype,inline_data'),
+  ext2: (tree, image) => mke2fs(tree, image, 'filetype'),
+  erofs: (tree, image) => mkfsErofs(tree, image, []),
+  'erofs in chunks': (tree, image) => mkfsErofs(tree, image, ['--chunksize=4096']),
+  'compressed erofs': (tree, image) =>
+    mkfsErofs(tree, image, ['-zlz4hc', '-C16384', '-Eztailpacking']),
+};
+
+/** The bytes of an image of the tree. */
+export function imageOf(scratch: Scratch, tree: string, name: string): Buffer {
+  const image = scratch.path(`image-${name}`);
+  fileSystems[name](tree, image);
+  return readFileSync(image);
+}
+
+function mke2fs(tree: string, image: string, features: string): void {
+  const options = ['-q', '-F', '-b', '1024', '-I', '256', '-O', `none,${features}`];
+  execFileSync('mke2fs', [...options, '-d', tree, image, '4M'], {
+    env: { PATH: `${process.env.PATH ?? ''}:/usr/sbin`, MKE2FS_CONFIG: '/dev/null' },
+    stdio: 'ignore',
+  });
+}
+
+function mkfsErofs(tree: string, image: string, options: string[]): void {
+  execFileSync('mkfs.erofs', ['-T0', ...options, image, tree], { stdio: 'ignore' });
+}
