@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { writeFileAtomic } from '../base/atomic-file.ts';
 import { ReplaybdError } from '../base/errors.ts';
+import { printable } from '../base/printable.ts';
 import { accelerationFiles } from '../daemon/acceleration-files.ts';
 import { traceOfForeign } from '../daemon/foreign-trace.ts';
 import { withTraceImage } from '../daemon/trace-image.ts';
@@ -163,8 +164,7 @@ function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-/** Names of an untrusted image, for a terminal: quoted where they are more than plain text. */
+/** Tells names of an untrusted image. */
 function complain(text: string): void {
-  const isPlain = /^[\x20-\x7e]*$/.test(text);
-  process.stderr.write(`${isPlain ? text : JSON.stringify(text)}\n`);
+  process.stderr.write(`${printable(text)}\n`);
 }

@@ -11,6 +11,7 @@ import { imageKey, readTraceFile, TraceStore } from '../trace/store.ts';
 import { registerCheck } from './trace-check.ts';
 import { registerDiff } from './trace-diff.ts';
 import { registerMerge } from './trace-merge.ts';
+import { registerFiles } from './trace-files.ts';
 import { registerOverlaybd } from './trace-overlaybd.ts';
 import { registerSimulate } from './trace-simulate.ts';
 import {
@@ -60,6 +61,7 @@ export function register(program: Command): void {
     .description('list the traces of an image in its registry, or of the local store')
     .argument('[image]', 'registry reference')
     .action(list);
+  registerFiles(trace);
   registerOverlaybd(trace);
   registerMerge(trace);
   registerDiff(trace);

@@ -1,4 +1,5 @@
 import { SECTOR_BYTES } from '../base/limits.ts';
+import { printable } from '../base/printable.ts';
 import { waitedUs, type Trace } from './trace.ts';
 
 /** A trace's facts and totals, without its columns: what `trace show --json` prints. */
@@ -69,14 +70,6 @@ export function formatSummary(summary: TraceSummary): string {
     );
   }
   return `${lines.join('\n')}\n`;
-}
-
-/** Text of an untrusted file for a terminal: control characters become '?'. */
-function printable(text: string): string {
-  return text.replaceAll(
-    /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g,
-    '?',
-  );
 }
 
 function mib(bytes: number): string {

@@ -1,13 +1,14 @@
 import { codeOf, messageOf } from '../base/errors.ts';
-import { fileMapLimits, fsReadLimits } from '../base/limits.ts';
+import { fileMapLimits, fsReadLimits, SECTOR_BYTES } from '../base/limits.ts';
 import { cachedDisk, watchedDisk, type Disk } from '../image/fs/disk.ts';
 import { sizedExtents } from '../image/fs/file-ranges.ts';
 import { fsTooLarge, type FileSystem, type FsNode } from '../image/fs/file-system.ts';
 import { openFileSystem } from '../image/fs/open.ts';
 import { walkTree, type WalkFilter } from '../image/fs/walk.ts';
-import type { AccessedRanges } from './accessed-ranges.ts';
+import { AccessedRanges } from './accessed-ranges.ts';
 import { ExtentTableBuilder, filePartOf, type ExtentTable } from './extent-table.ts';
 import { NodeTable, type MappedNode } from './node-table.ts';
+import type { TraceRecords } from './trace.ts';
 
 /** What bytes of a disk are. 'map': where a file's content is; 'unknown': of no file that was found. */
 const PART_KINDS = [
@@ -120,6 +121,38 @@ const NO_NODE = -1;
  */
 export async function buildFileMap(disk: Disk, options: FileMapOptions = {}): Promise<FileMap> {
   return await new FileMapBuilder(cachedDisk(disk, fileMapLimits.pageBytes), options).build();
+}
+
+/** More of a trace than this is of no file that was found: all of them are looked for. */
+const UNKNOWN_SHARE_MAX = 0.02;
+
+/**
+ * As buildFileMap, for what a trace's records read: of the disk, little more is read than they did. A
+ * run that did not read the way to its files, as it had that in memory, costs all of the metadata.
+ */
+export async function mapAccessedFiles(
+  disk: Disk,
+  records: TraceRecords,
+  signal?: AbortSignal,
+): Promise<FileMap> {
+  const cached = cachedDisk(disk, fileMapLimits.pageBytes);
+  const whole = signal === undefined ? {} : { signal };
+  const options = { ...whole, accessed: new AccessedRanges(records) };
+  const map = await new FileMapBuilder(cached, options).build();
+  if (unknownShare(map, records) <= UNKNOWN_SHARE_MAX) return map;
+  return await new FileMapBuilder(cached, whole).build();
+}
+
+function unknownShare(map: FileMap, { count, lba, sectors }: TraceRecords): number {
+  let bytes = 0;
+  let unknownBytes = 0;
+  for (let i = 0; i < count; i += 1) {
+    for (const part of map.parts(lba[i] * SECTOR_BYTES, sectors[i] * SECTOR_BYTES)) {
+      bytes += part.length;
+      if (part.kind === 'unknown') unknownBytes += part.length;
+    }
+  }
+  return bytes === 0 ? 0 : unknownBytes / bytes;
 }
 
 class FileMapBuilder {

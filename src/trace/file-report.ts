@@ -1,0 +1,207 @@
+import { printable } from '../base/printable.ts';
+import { SECTOR_BYTES } from '../base/limits.ts';
+import type { FileMap, MappedPart, PartKind } from './file-map.ts';
+import { partsOfRecord, type TraceTarget } from './served-by.ts';
+import { waitedUs, type Trace } from './trace.ts';
+
+/** What a run read of one file, directory or link, or of one kind of metadata. */
+export interface FileUse {
+  /** `/usr/bin/app`, `<directory> /usr/bin`, `<symlink> /bin`, `<inode table>`: untrusted text. */
+  readonly name: string;
+  readonly kind: PartKind;
+  /** All of a file's paths, the first included. */
+  readonly paths: readonly string[];
+  /** Null for metadata. */
+  readonly sizeBytes: number | null;
+  /** Since the recording began. */
+  readonly firstUs: number;
+  readonly lastUs: number;
+  /** Of the disk: fewer than of the file where it is compressed. */
+  readonly bytes: number;
+  /** The part of the file that was read, 0 to 1; null for metadata and empty files. */
+  readonly share: number | null;
+  /** How long the run waited after it began to read this and before it read something else. */
+  readonly waitUs: number;
+  /** Where the bytes came from, by layer of the trace; layers without any are left out. */
+  readonly layers: readonly { layer: number; bytes: number }[];
+}
+
+/** All uses of one kind. */
+export interface KindUse {
+  readonly kind: PartKind;
+  readonly count: number;
+  readonly bytes: number;
+  readonly waitUs: number;
+}
+
+export interface FileReport {
+  readonly fileSystem: FileMap['type'];
+  /** That the trace's records have, and how much of it the image serves from other layers. */
+  readonly bytes: number;
+  readonly foreignBytes: number;
+  readonly waitUs: number;
+  readonly kinds: readonly KindUse[];
+  /** In order of the first access. */
+  readonly files: readonly FileUse[];
+  /** Files that could not be found for damage, with the reasons: untrusted text. */
+  readonly unmapped: readonly { path: string; reason: string }[];
+}
+
+/** Tells a trace's records by file. What the image serves from other layers is counted, not told. */
+export function reportFiles(trace: Trace, map: FileMap, target: TraceTarget): FileReport {
+  const { records } = trace;
+  const uses = new Map<number | PartKind, UseBuilder>();
+  let bytes = 0;
+  let foreignBytes = 0;
+  for (let i = 0; i < records.count; i += 1) {
+    // A record is stamped before it waits itself.
+    const waitUs = i + 1 < records.count ? records.waitUs[i + 1] - records.waitUs[i] : 0;
+    const recordBytes = records.sectors[i] * SECTOR_BYTES;
+    bytes += recordBytes;
+    for (const { lba, sectors, isSame } of partsOfRecord(trace, i, target)) {
+      if (!isSame) {
+        foreignBytes += sectors * SECTOR_BYTES;
+        continue;
+      }
+      for (const part of map.parts(lba * SECTOR_BYTES, sectors * SECTOR_BYTES)) {
+        const key = isOfNode(part) ? part.node : kindOf(part);
+        const use = uses.get(key) ?? new UseBuilder(kindOf(part), records.timeUs[i]);
+        uses.set(key, use);
+        use.add(part, records.timeUs[i], records.layer[i]);
+        use.waitUs += (waitUs * part.length) / recordBytes;
+      }
+    }
+  }
+  const files = [...uses].map(([key, use]) =>
+    use.finish(typeof key === 'number' ? key : null, map),
+  );
+  return {
+    fileSystem: map.type,
+    bytes,
+    foreignBytes,
+    waitUs: waitedUs(records),
+    kinds: kindsOf(files),
+    files,
+    unmapped: map.unmapped.map(({ path, reason }) => ({ path: `/${path.toString()}`, reason })),
+  };
+}
+
+export const FILE_ORDERS = ['time', 'size', 'path', 'wait'] as const;
+export type FileOrder = (typeof FILE_ORDERS)[number];
+
+/** By first access, most bytes, name, or longest wait. */
+export function sortFiles(files: readonly FileUse[], order: FileOrder): FileUse[] {
+  const compare: Record<FileOrder, (a: FileUse, b: FileUse) => number> = {
+    time: (a, b) => a.firstUs - b.firstUs,
+    size: (a, b) => b.bytes - a.bytes,
+    path: (a, b) => Number(a.name > b.name) - Number(a.name < b.name),
+    wait: (a, b) => b.waitUs - a.waitUs,
+  };
+  return [...files].sort(compare[order]);
+}
+
+/** A report as lines for people. */
+export function formatFileReport(report: FileReport, files: readonly FileUse[]): string {
+  const { fileSystem, bytes, foreignBytes, waitUs, kinds } = report;
+  const lines = [
+    `${kib(bytes)} read of ${report.files.length} files and structures (${fileSystem}), ` +
+      `${seconds(waitUs)} waited`,
+  ];
+  if (foreignBytes > 0) lines.push(`${kib(foreignBytes)} of it is of other layers: not told below`);
+  for (const { kind, count, bytes: kindBytes, waitUs: kindWaitUs } of kinds) {
+    const facts = `${kib(kindBytes)} ${seconds(kindWaitUs)}`;
+    lines.push(`${kind.padEnd(12)} ${String(count).padStart(7)} ${facts}`);
+  }
+  lines.push('', '     first        read  share    waited  layers  file');
+  for (const file of files) {
+    const share = file.share === null ? '-' : `${Math.round(file.share * 100)} %`;
+    const layers = file.layers.map(({ layer }) => layer).join(',');
+    lines.push(
+      `${seconds(file.firstUs)} ${kib(file.bytes)} ${share.padStart(6)} ${seconds(file.waitUs)}  ` +
+        `${layers.padEnd(6)}  ${printable(file.name)}`,
+    );
+  }
+  const left = report.files.length - files.length;
+  if (left > 0) lines.push(`and ${left} more`);
+  for (const { path, reason } of report.unmapped) lines.push(printable(`${path}: ${reason}`));
+  return `${lines.join('\n')}\n`;
+}
+
+/** Collects what was read of one file. */
+class UseBuilder {
+  waitUs = 0;
+  readonly #kind: PartKind;
+  readonly #firstUs: number;
+  readonly #bytesOfLayer = new Map<number, number>();
+  #lastUs: number;
+  #bytes = 0;
+  #fileBytes = 0;
+
+  constructor(kind: PartKind, firstUs: number) {
+    this.#kind = kind;
+    this.#firstUs = firstUs;
+    this.#lastUs = firstUs;
+  }
+
+  add(part: MappedPart, timeUs: number, layer: number): void {
+    this.#bytes += part.length;
+    this.#fileBytes += part.fileLength;
+    this.#bytesOfLayer.set(layer, (this.#bytesOfLayer.get(layer) ?? 0) + part.length);
+    this.#lastUs = timeUs;
+  }
+
+  finish(node: number | null, map: FileMap): FileUse {
+    const facts = node === null ? null : map.node(node);
+    const paths = facts?.paths.map((path) => `/${path.toString()}`) ?? [];
+    const sizeBytes = facts?.sizeBytes ?? null;
+    const hasShare = sizeBytes !== null && sizeBytes > 0;
+    const isFile = this.#kind === 'file';
+    return {
+      name: isFile ? paths[0] : [`<${this.#kind}>`, ...paths.slice(0, 1)].join(' '),
+      kind: this.#kind,
+      paths,
+      sizeBytes,
+      firstUs: this.#firstUs,
+      lastUs: this.#lastUs,
+      bytes: this.#bytes,
+      // The last sector of a file goes on behind its end.
+      share: hasShare ? Math.min(1, this.#fileBytes / sizeBytes) : null,
+      waitUs: this.waitUs,
+      layers: [...this.#bytesOfLayer]
+        .map(([layer, bytes]) => ({ layer, bytes }))
+        .sort((a, b) => a.layer - b.layer),
+    };
+  }
+}
+
+/** Whether a part is told by its file. Inodes and maps are told together. */
+function isOfNode(part: MappedPart): part is MappedPart & { node: number } {
+  return part.node !== null && ['file', 'directory', 'symlink'].includes(part.kind);
+}
+
+/** Inodes are in tables in ext4, and elsewhere in erofs: the same to whoever reads a report. */
+function kindOf({ kind }: MappedPart): PartKind {
+  return kind === 'inode' ? 'inode table' : kind;
+}
+
+function kindsOf(files: readonly FileUse[]): KindUse[] {
+  const kinds = new Map<PartKind, KindUse>();
+  for (const { kind, bytes, waitUs } of files) {
+    const sum = kinds.get(kind) ?? { kind, count: 0, bytes: 0, waitUs: 0 };
+    kinds.set(kind, {
+      kind,
+      count: sum.count + 1,
+      bytes: sum.bytes + bytes,
+      waitUs: sum.waitUs + waitUs,
+    });
+  }
+  return [...kinds.values()].sort((a, b) => b.bytes - a.bytes);
+}
+
+function kib(bytes: number): string {
+  return `${(bytes / 1024).toFixed(1)} KiB`.padStart(11);
+}
+
+function seconds(us: number): string {
+  return `${(us / 1e6).toFixed(4)} s`.padStart(10);
+}
