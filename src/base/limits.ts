@@ -134,16 +134,6 @@ export const fsReadLimits = {
   failuresToldMax: 100,
 } as const;
 
-export const fileMapLimits = {
-  /** Files, directories and links of one map, and what their paths have together. */
-  nodesMax: 4_000_000,
-  pathBytesMax: 256 * 1024 * 1024,
-  /** Extents of all of them, 40 bytes each. */
-  extentsMax: 4_000_000,
-  /** Metadata is read so many bytes at a time: inodes and directories lie together. */
-  pageBytes: 64 * 1024,
-} as const;
-
 export const sparseBitmapLimits = {
   /** Pages of 32,768 bits, 4 KiB of memory each: 64 MiB. */
   pagesMax: 16_384,

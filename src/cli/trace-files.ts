@@ -33,7 +33,7 @@ export function registerFiles(trace: Command): void {
     .option(
       '--limit <files>',
       'print so many, the first in that order',
-      positiveNumber,
+      wholeNumber(1),
       LIMIT_DEFAULT,
     )
     .option('--json', 'as JSON');

@@ -14,6 +14,7 @@ import { registerMerge } from './trace-merge.ts';
 import { registerFiles } from './trace-files.ts';
 import { registerOverlaybd } from './trace-overlaybd.ts';
 import { registerSimulate } from './trace-simulate.ts';
+import { registerRebase } from './trace-rebase.ts';
 import {
   addRegistryOptions,
   addTraceFolderOption,
@@ -62,6 +63,7 @@ export function register(program: Command): void {
     .argument('[image]', 'registry reference')
     .action(list);
   registerFiles(trace);
+  registerRebase(trace);
   registerOverlaybd(trace);
   registerMerge(trace);
   registerDiff(trace);
