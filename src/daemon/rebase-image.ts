@@ -1,6 +1,7 @@
 import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
 import { rebaseLimits } from '../base/file-map-limits.ts';
 import type { Disk } from '../image/fs/disk.ts';
+import type { Stack } from '../image/stack.ts';
 import { parseReference } from '../registry/reference.ts';
 import { mapAccessedFiles, type FileMap } from '../trace/file-map.ts';
 import { isStale, rebaseTrace, type Rebased } from '../trace/rebase.ts';
@@ -13,6 +14,7 @@ import { withTraceImage } from './trace-image.ts';
 
 /** An opened image that a trace of an older one is rebased to. */
 export interface RebaseTarget extends TraceTarget {
+  readonly stack: Stack;
   /** As the user named it. */
   readonly name: string;
 }

@@ -108,9 +108,17 @@ export class MovedFiles {
     if (part.kind !== 'file' && part.kind !== 'directory') return { way, ranges: [] };
     const isWhole = (this.#readBytes.get(part.node) ?? 0) >= file.oldSizeBytes;
     const ranges = newFileParts(part, file, isWhole).flatMap((range) =>
-      diskRangesOf(file.extents, range, file.isCompressed).map(wholeSectors),
+      diskRangesOf(file.extents, this.#toBlockEnd(range, file), file.isCompressed).map(
+        wholeSectors,
+      ),
     );
     return ranges.length === 0 ? null : { way, ranges };
+  }
+
+  /** Of the block that a file ends in, guests read all. */
+  #toBlockEnd({ offset, length }: ByteRange, { sizeBytes }: MovedFile): ByteRange {
+    const isEnd = offset + length === sizeBytes;
+    return { offset, length: isEnd ? length + this.#fs.blockBytes : length };
   }
 
   /** A file system's own structures: at the same place, if that is what is there. */

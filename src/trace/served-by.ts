@@ -1,10 +1,13 @@
-import type { Stack } from '../image/stack.ts';
+import type { StackLayer } from '../image/stack.ts';
+import type { PlanResolver } from './build-plan.ts';
 import type { Trace, TraceImage } from './trace.ts';
 
 /** An opened image that a trace is held against. */
 export interface TraceTarget {
   readonly image: TraceImage;
-  readonly stack: Pick<Stack, 'map' | 'layers' | 'locate' | 'blobRangeOf'>;
+  readonly stack: PlanResolver & {
+    readonly layers: readonly Pick<StackLayer, 'metadataRanges'>[];
+  };
 }
 
 /** A part of a record, in order. */
