@@ -1,4 +1,5 @@
 import { ReplaybdError } from '../base/errors.ts';
+import { printable } from '../base/printable.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 const PROGRESS_INTERVAL_MS = 100;
@@ -41,6 +42,11 @@ export class ProgressLine {
   clear(): void {
     if (this.#shownAtMs >= 0) process.stderr.write('\r\x1b[K');
   }
+}
+
+/** A line on standard error that may hold names of an untrusted image or file. */
+export function complain(text: string): void {
+  process.stderr.write(`${printable(text)}\n`);
 }
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];

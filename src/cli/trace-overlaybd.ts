@@ -1,7 +1,6 @@
 import type { Command } from 'commander';
 import { writeFileAtomic } from '../base/atomic-file.ts';
 import { ReplaybdError } from '../base/errors.ts';
-import { printable } from '../base/printable.ts';
 import { accelerationFiles } from '../daemon/acceleration-files.ts';
 import { traceOfForeign } from '../daemon/foreign-trace.ts';
 import { withTraceImage } from '../daemon/trace-image.ts';
@@ -16,6 +15,7 @@ import { encodeOverlaybdTrace } from '../trace/overlaybd/format.ts';
 import { readTraceFile } from '../trace/store.ts';
 import { describeWorkload } from '../trace/trace.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
+import { complain } from './terminal.ts';
 import { withImage, withRuntime } from './trace-image.ts';
 
 interface ConvertFlags extends RuntimeFlags {
@@ -162,9 +162,4 @@ async function readForeign(
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`);
-}
-
-/** Tells names of an untrusted image. */
-function complain(text: string): void {
-  process.stderr.write(`${printable(text)}\n`);
 }

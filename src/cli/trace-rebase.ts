@@ -1,7 +1,6 @@
 import type { Command } from 'commander';
 import { writeFileAtomic } from '../base/atomic-file.ts';
 import { messageOf } from '../base/errors.ts';
-import { printable } from '../base/printable.ts';
 import { mapOldImage, olderImageOf } from '../daemon/rebase-image.ts';
 import type { Runtime } from '../daemon/runtime.ts';
 import { stackDisk } from '../daemon/stack-disk.ts';
@@ -12,8 +11,9 @@ import type { FileMap } from '../trace/file-map.ts';
 import { isStale, rebaseTrace, type RebaseFacts, type RebaseShare } from '../trace/rebase.ts';
 import { readTraceFile } from '../trace/store.ts';
 import type { Trace } from '../trace/trace.ts';
-import { addRuntimeOptions, withRuntime, type RuntimeFlags } from './runtime-options.ts';
-import { formatBytes } from './terminal.ts';
+import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
+import { complain, formatBytes } from './terminal.ts';
+import { withRuntime } from './trace-image.ts';
 
 interface RebaseFlags extends RuntimeFlags {
   from?: string;
@@ -95,8 +95,4 @@ function formatFacts(output: string, facts: RebaseFacts): string {
     share('dropped', facts.dropped),
   ];
   return `${lines.join('\n')}\n`;
-}
-
-function complain(text: string): void {
-  process.stderr.write(`${printable(text)}\n`);
 }

@@ -1,5 +1,5 @@
 import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
-import { rebaseLimits } from '../base/file-map-limits.ts';
+import { rebaseLimits } from '../base/limits.ts';
 import type { Disk } from '../image/fs/disk.ts';
 import type { Stack } from '../image/stack.ts';
 import { parseReference } from '../registry/reference.ts';
@@ -23,7 +23,7 @@ export interface RebaseTarget extends TraceTarget {
  * The image that a trace was recorded on, as a reference to the repository of `target` by manifest
  * digest; null when the trace has no manifest, or `target` is a configuration file.
  */
-export function olderImageOf(target: string, trace: Trace): string | null {
+export function olderImageOf(target: string, trace: Pick<Trace, 'image'>): string | null {
   const { manifestDigest } = trace.image;
   if (manifestDigest === null || target.endsWith('.json')) return null;
   try {

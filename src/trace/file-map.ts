@@ -1,6 +1,5 @@
 import { codeOf, messageOf } from '../base/errors.ts';
-import { fileMapLimits } from '../base/file-map-limits.ts';
-import { fsReadLimits, SECTOR_BYTES } from '../base/limits.ts';
+import { fileMapLimits, fsReadLimits, SECTOR_BYTES } from '../base/limits.ts';
 import { cachedDisk, watchedDisk, type Disk } from '../image/fs/disk.ts';
 import { sizedExtents } from '../image/fs/file-ranges.ts';
 import { fsTooLarge, type FileSystem, type FsNode } from '../image/fs/file-system.ts';

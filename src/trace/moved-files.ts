@@ -1,7 +1,6 @@
 import PQueue from 'p-queue';
 import { messageOf } from '../base/errors.ts';
-import { fileMapLimits, rebaseLimits } from '../base/file-map-limits.ts';
-import { fsReadLimits, SECTOR_BYTES } from '../base/limits.ts';
+import { fileMapLimits, fsReadLimits, rebaseLimits, SECTOR_BYTES } from '../base/limits.ts';
 import { mergeRanges, type ByteRange } from '../base/range.ts';
 import { cachedDisk, watchedDisk, type Disk } from '../image/fs/disk.ts';
 import { diskRangesOf, sizedExtents, type SizedExtent } from '../image/fs/file-ranges.ts';

@@ -1,4 +1,4 @@
-import { fileMapLimits } from '../base/file-map-limits.ts';
+import { fileMapLimits } from '../base/limits.ts';
 import type { Disk } from '../image/fs/disk.ts';
 import { fsTooLarge, type FsNode, type NodeKind } from '../image/fs/file-system.ts';
 

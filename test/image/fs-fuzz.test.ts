@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -10,7 +9,7 @@ import { findNode, walkTree } from '../../src/image/fs/walk.ts';
 import { needs } from '../support/needs.ts';
 import { Scratch } from '../support/scratch.ts';
 import { noise, sparseFile } from './ext4-tree.ts';
-import { memoryDisk } from './fs-support.ts';
+import { makeErofsImage, makeExtImage, memoryDisk } from './fs-support.ts';
 
 // Goal: whatever a disk holds, reading its file system ends, inside the disk and in bounded time, with
 // an answer or with an ERR_FS error.
@@ -34,28 +33,18 @@ function makeTree(): string {
 }
 
 const images: Record<string, (tree: string, image: string) => void> = {
-  'ext4 with extents': (tree, image) => mke2fs(tree, image, 'extent,filetype,dir_index,64bit'),
-  'ext4 with inline data': (tree, image) => mke2fs(tree, image, 'extent,filetype,inline_data'),
-  ext2: (tree, image) => mke2fs(tree, image, 'filetype'),
-  erofs: (tree, image) => mkfsErofs(tree, image, []),
-  'erofs in chunks': (tree, image) => mkfsErofs(tree, image, ['--chunksize=4096']),
+  'ext4 with extents': (tree, image) =>
+    makeExtImage(tree, image, 'extent,filetype,dir_index,64bit', '700K'),
+  'ext4 with inline data': (tree, image) =>
+    makeExtImage(tree, image, 'extent,filetype,inline_data', '700K'),
+  ext2: (tree, image) => makeExtImage(tree, image, 'filetype', '700K'),
+  erofs: (tree, image) => makeErofsImage(tree, image, []),
+  'erofs in chunks': (tree, image) => makeErofsImage(tree, image, ['--chunksize=4096']),
   'compressed erofs': (tree, image) =>
-    mkfsErofs(tree, image, ['-zlz4hc', '-C16384', '-Eztailpacking']),
+    makeErofsImage(tree, image, ['-zlz4hc', '-C16384', '-Eztailpacking']),
   'compressed erofs with a full index': (tree, image) =>
-    mkfsErofs(tree, image, ['-zlz4', '-Elegacy-compress']),
+    makeErofsImage(tree, image, ['-zlz4', '-Elegacy-compress']),
 };
-
-function mke2fs(tree: string, image: string, features: string): void {
-  const options = ['-q', '-F', '-b', '1024', '-I', '256', '-O', `none,${features}`];
-  execFileSync('mke2fs', [...options, '-d', tree, image, '700K'], {
-    env: { PATH: `${process.env.PATH ?? ''}:/usr/sbin`, MKE2FS_CONFIG: '/dev/null' },
-    stdio: 'ignore',
-  });
-}
-
-function mkfsErofs(tree: string, image: string, options: string[]): void {
-  execFileSync('mkfs.erofs', ['-T0', ...options, image, tree], { stdio: 'ignore' });
-}
 
 /** Reads everything there is; how many files, or the code of the error that ended it. */
 async function readAll(bytes: Uint8Array): Promise<number | string> {

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readFileSync, readSync, statSync } from 'node:fs';
 import type { TestContext } from 'node:test';
@@ -46,4 +47,17 @@ export async function digestsOf(fs: FileSystem, disk: Disk): Promise<string[]> {
 
 export function digestOfFile(path: string | Buffer): string {
   return createHash('sha256').update(readFileSync(path)).digest('hex');
+}
+
+/** An ext2 or ext4 of a tree, with these features alone; `size` as mke2fs takes it. */
+export function makeExtImage(tree: string, image: string, features: string, size: string): void {
+  const options = ['-q', '-F', '-b', '1024', '-I', '256', '-O', `none,${features}`];
+  execFileSync('mke2fs', [...options, '-d', tree, image, size], {
+    env: { PATH: `${process.env.PATH ?? ''}:/usr/sbin`, MKE2FS_CONFIG: '/dev/null' },
+    stdio: 'ignore',
+  });
+}
+
+export function makeErofsImage(tree: string, image: string, options: readonly string[]): void {
+  execFileSync('mkfs.erofs', ['-T0', ...options, image, tree], { stdio: 'ignore' });
 }

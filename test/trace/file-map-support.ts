@@ -1,8 +1,8 @@
-import { execFileSync } from 'node:child_process';
 import { linkSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Scratch } from '../support/scratch.ts';
 import { noise, sparseFile } from '../image/ext4-tree.ts';
+import { makeErofsImage, makeExtImage } from '../image/fs-support.ts';
 
 /** A tree with directories, files of many sizes, holes, hard and symbolic links, odd names. */
 export function makeFileTree(scratch: Scratch): string {
@@ -27,13 +27,15 @@ export function makeFileTree(scratch: Scratch): string {
 
 /** How images of a tree are made, by name; 4 MiB each at most. */
 export const fileSystems: Record<string, (tree: string, image: string) => void> = {
-  'ext4 with a journal': (tree, image) => mke2fs(tree, image, 'has_journal,extent,filetype,64bit'),
-  'ext4 with inline data': (tree, image) => mke2fs(tree, image, 'extent,filetype,inline_data'),
-  ext2: (tree, image) => mke2fs(tree, image, 'filetype'),
-  erofs: (tree, image) => mkfsErofs(tree, image, []),
-  'erofs in chunks': (tree, image) => mkfsErofs(tree, image, ['--chunksize=4096']),
+  'ext4 with a journal': (tree, image) =>
+    makeExtImage(tree, image, 'has_journal,extent,filetype,64bit', '4M'),
+  'ext4 with inline data': (tree, image) =>
+    makeExtImage(tree, image, 'extent,filetype,inline_data', '4M'),
+  ext2: (tree, image) => makeExtImage(tree, image, 'filetype', '4M'),
+  erofs: (tree, image) => makeErofsImage(tree, image, []),
+  'erofs in chunks': (tree, image) => makeErofsImage(tree, image, ['--chunksize=4096']),
   'compressed erofs': (tree, image) =>
-    mkfsErofs(tree, image, ['-zlz4hc', '-C16384', '-Eztailpacking']),
+    makeErofsImage(tree, image, ['-zlz4hc', '-C16384', '-Eztailpacking']),
 };
 
 /** The bytes of an image of the tree. */
@@ -41,16 +43,4 @@ export function imageOf(scratch: Scratch, tree: string, name: string): Buffer {
   const image = scratch.path(`image-${name}`);
   fileSystems[name](tree, image);
   return readFileSync(image);
-}
-
-function mke2fs(tree: string, image: string, features: string): void {
-  const options = ['-q', '-F', '-b', '1024', '-I', '256', '-O', `none,${features}`];
-  execFileSync('mke2fs', [...options, '-d', tree, image, '4M'], {
-    env: { PATH: `${process.env.PATH ?? ''}:/usr/sbin`, MKE2FS_CONFIG: '/dev/null' },
-    stdio: 'ignore',
-  });
-}
-
-function mkfsErofs(tree: string, image: string, options: string[]): void {
-  execFileSync('mkfs.erofs', ['-T0', ...options, image, tree], { stdio: 'ignore' });
 }
