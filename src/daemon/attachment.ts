@@ -25,6 +25,7 @@ import {
 } from '../trace/trace.ts';
 import { chooseMode, readGivenTrace, type ChosenMode } from './choose-mode.ts';
 import type { ForkParameters, RecordParameters, SnapshotParameters } from './control-parameters.ts';
+import { deviceFacts } from './device-facts.ts';
 import { forkDevice, type ForkFacts } from './fork.ts';
 import { replayForeign, traceImageOf } from './foreign-trace.ts';
 import { GuardedDevice } from './guarded-device.ts';
@@ -109,6 +110,8 @@ export class Attachment {
   #recordFile: RecordTraceFile | null;
   /** The tap's clock at the access that is being accounted. */
   #accessUs = 0;
+  /** Since `open` was called, when the last read was answered that prefetch had nothing for. */
+  #lastDemandMissMs: number | null = null;
   #closing: Promise<AttachmentReport> | null = null;
 
   private constructor(runtime: Runtime, options: AttachmentOptions, opened: OpenedImage) {
@@ -152,7 +155,8 @@ export class Attachment {
     for (const event of opened.fetched) count(event);
     this.#stopListening = runtime.onFetch(count);
     this.readyMs = opened.drain.nowUs() / 1000;
-    runtime.metrics.add(options.id, this.quality);
+    const facts = deviceFacts(runtime.clock, opened, () => this.#lastDemandMissMs);
+    runtime.metrics.add(options.id, this.quality, facts);
     runtime.metrics.setReady(options.id, this.readyMs / 1000);
     const live = this.upper;
     if (live !== null) runtime.writeMetrics.add(options.id, () => live.counts);
@@ -369,7 +373,9 @@ export class Attachment {
         return this.quality.onMiss(offset, length);
       },
       onMissDone: (latencyMs, error, source) => {
-        this.#waits.end(this.#drain.nowUs());
+        const nowUs = this.#drain.nowUs();
+        this.#waits.end(nowUs);
+        if (source === 'demand') this.#lastDemandMissMs = nowUs / 1000;
         this.quality.onMissDone(latencyMs, error, source);
       },
     };

@@ -1,17 +1,14 @@
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { Replay, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
+import {
+  noReplayCounters,
+  type Replay,
+  type ReplayCounters,
+  type ReplayEnd,
+} from '../prefetch/replay.ts';
 import type { Trace } from '../trace/trace.ts';
 
-const NOTHING: Readonly<ReplayCounters> = {
-  requests: 0,
-  done: 0,
-  failed: 0,
-  requestedBytes: 0,
-  gapBytes: 0,
-  presentBytes: 0,
-  foreignRanges: 0,
-};
+const NOTHING: Readonly<ReplayCounters> = noReplayCounters();
 
 /**
  * The replay of a trace that is still being made while the device serves reads. No trace, no replay:
@@ -36,6 +33,10 @@ export class LaterReplay implements Replay {
 
   get counters(): Readonly<ReplayCounters> {
     return this.#replay?.counters ?? NOTHING;
+  }
+
+  get staleRatio(): number | null {
+    return this.#replay?.staleRatio ?? null;
   }
 
   get end(): ReplayEnd | null {

@@ -47,12 +47,26 @@ export interface ReplayCounters {
   gapBytes: number;
   /** Bytes that were in the cache when their turn came. */
   presentBytes: number;
-  /** Plan ranges of blobs that the image does not have, or not of that size. */
+  /** Plan ranges of blobs that the image does not have, or not of that size, and their bytes. */
   foreignRanges: number;
+  foreignBytes: number;
+  /** Bytes of the plan that the budget left out. */
+  overBudgetBytes: number;
+  /** Bytes asked for that did not come. */
+  failedBytes: number;
+}
+
+export function noReplayCounters(): ReplayCounters {
+  return {
+    ...{ requests: 0, done: 0, failed: 0, requestedBytes: 0, gapBytes: 0, presentBytes: 0 },
+    ...{ foreignRanges: 0, foreignBytes: 0, overBudgetBytes: 0, failedBytes: 0 },
+  };
 }
 
 export interface Replay {
   readonly counters: Readonly<ReplayCounters>;
+  /** The share of the plan's bytes that are foreign to the image; null while there is no plan. */
+  readonly staleRatio: number | null;
   /** Null while it runs. */
   readonly end: ReplayEnd | null;
   /** Resolves when nothing is in flight any more; never rejects. */
@@ -72,15 +86,7 @@ const STEPS_PER_DOUBLING = 4;
 const BACKLOG_WINDOWS = 2;
 
 class PlanReplay implements Replay {
-  readonly counters: ReplayCounters = {
-    requests: 0,
-    done: 0,
-    failed: 0,
-    requestedBytes: 0,
-    gapBytes: 0,
-    presentBytes: 0,
-    foreignRanges: 0,
-  };
+  readonly counters = noReplayCounters();
   readonly finished: Promise<ReplayEnd>;
   readonly #options: ReplayOptions;
   /** By the trace's layer number; null where the image at hand has no such blob. */
@@ -93,6 +99,9 @@ class PlanReplay implements Replay {
   /** What the lane asked to wait for. */
   #laneReady: Promise<void> | null = null;
   #end: ReplayEnd | null = null;
+  #plannedOnce: PlannedBytes | null = null;
+  /** Bytes of the plan whose turn came, foreign ones aside. */
+  #reachedBytes = 0;
 
   constructor(options: ReplayOptions) {
     this.#options = options;
@@ -107,8 +116,19 @@ class PlanReplay implements Replay {
     return this.#end;
   }
 
+  get staleRatio(): number | null {
+    const { bytes, foreignBytes } = this.#planned;
+    return bytes === 0 ? null : foreignBytes / bytes;
+  }
+
   cancel(): void {
     this.#abort.abort(new DOMException('the replay was cancelled', 'AbortError'));
+  }
+
+  /** Counted when it is asked for: the first requests do not wait for it. */
+  get #planned(): PlannedBytes {
+    this.#plannedOnce ??= plannedBytes(this.#options.trace, this.#blobs);
+    return this.#plannedOnce;
   }
 
   async #run(): Promise<ReplayEnd> {
@@ -145,11 +165,17 @@ class PlanReplay implements Replay {
       if (blob === null) continue;
       const range = absentPart(blob, request);
       counters.presentBytes += request.length - range.length;
-      if (range.length === 0) continue;
+      if (range.length === 0) {
+        this.#reachedBytes += request.neededBytes;
+        continue;
+      }
       if (counters.requestedBytes + range.length > budgetBytes) {
         this.#isBudgetSpent = true;
+        const { bytes, foreignBytes } = this.#planned;
+        counters.overBudgetBytes = Math.max(0, bytes - foreignBytes - this.#reachedBytes);
         return true;
       }
+      this.#reachedBytes += request.neededBytes;
       this.#issue(blob, range, request);
       this.#laneReady = lane.ready?.() ?? null;
       if (this.#laneReady !== null || this.#isAhead() || this.#failuresInRow > 0) return false;
@@ -182,8 +208,10 @@ class PlanReplay implements Replay {
   *#knownRanges(): Generator<DueRange, void, undefined> {
     const { count, blob, offset, length, dueUs } = this.#options.trace.plan;
     for (let i = 0; i < count; i += 1) {
-      if (this.#blobs[blob[i]] === null) this.counters.foreignRanges += 1;
-      else yield { blob: blob[i], offset: offset[i], length: length[i], dueUs: dueUs[i] };
+      if (this.#blobs[blob[i]] === null) {
+        this.counters.foreignRanges += 1;
+        this.counters.foreignBytes += length[i];
+      } else yield { blob: blob[i], offset: offset[i], length: length[i], dueUs: dueUs[i] };
     }
   }
 
@@ -213,6 +241,7 @@ class PlanReplay implements Replay {
       this.#failuresInRow = 0;
     } else if (!this.#abort.signal.aborted) {
       this.counters.failed += 1;
+      this.counters.failedBytes += absentPart(blob, range).length;
       this.#failuresInRow += 1;
       log.debug({ blob: blob.name, ...range }, `prefetch failed: ${reason}`);
     }
@@ -233,6 +262,25 @@ class PlanReplay implements Replay {
     }
     return true;
   }
+}
+
+interface PlannedBytes {
+  bytes: number;
+  /** Of blobs that the image does not have, or not of that size. */
+  foreignBytes: number;
+}
+
+function plannedBytes(
+  { plan }: Pick<Trace, 'plan'>,
+  blobs: readonly (Blob | null)[],
+): PlannedBytes {
+  let foreignBytes = 0;
+  let bytes = 0;
+  for (let i = 0; i < plan.count; i += 1) {
+    bytes += plan.length[i];
+    if (blobs[plan.blob[i]] === null) foreignBytes += plan.length[i];
+  }
+  return { bytes, foreignBytes };
 }
 
 /** A request without the granules at either end that are present already. */

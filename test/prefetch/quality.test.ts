@@ -6,6 +6,7 @@ import { boundRatio, coldStartBoundMs, gapClosure } from '../../src/prefetch/bou
 import { LatencyHistogram } from '../../src/prefetch/histogram.ts';
 import { PrefetchMetrics } from '../../src/prefetch/metrics.ts';
 import { formatQuality, QualityMeter, touchStack } from '../../src/prefetch/quality.ts';
+import { noReplayCounters } from '../../src/prefetch/replay.ts';
 import type { TracePlan } from '../../src/trace/trace.ts';
 
 // Goal: coverage, accuracy, timeliness, percentiles and the bound mean what their definitions say.
@@ -116,15 +117,32 @@ test('percentiles are those of the sorted latencies, at most 9.1 % larger', () =
 test('metrics carry every device under its name, and forget it', async () => {
   const metrics = new PrefetchMetrics();
   const meter = scriptedMeter([{ prefetched: 100, late: 50 }]);
-  metrics.add('disk0', meter);
+  const counters = {
+    ...noReplayCounters(),
+    ...{ presentBytes: 1, overBudgetBytes: 20, foreignBytes: 300, failedBytes: 7 },
+  };
+  metrics.add('disk0', meter, {
+    replay: { counters, staleRatio: 0.125 },
+    untouchedBytes: () => 150,
+    traceAgeSeconds: () => 60,
+    lastDemandMissSeconds: () => 1.5,
+  });
+  metrics.add('disk1', scriptedMeter([]));
   meter.onFetch('prefetch', 4000, 300);
   meter.onAccess(0, 512, true);
   metrics.observeDemandRead('disk0', 'late', 3);
   metrics.setReady('disk0', 0.25);
   const text = await metrics.registry.metrics();
   for (const line of [
-    'replaybd_prefetch_bytes_total{device="disk0",outcome="prefetched"} 100',
-    'replaybd_prefetch_bytes_total{device="disk0",outcome="late"} 50',
+    'replaybd_prefetch_bytes_total{outcome="used"} 100',
+    'replaybd_prefetch_bytes_total{outcome="late"} 50',
+    'replaybd_prefetch_bytes_total{outcome="unused"} 0',
+    'replaybd_prefetch_bytes_total{outcome="skipped"} 321',
+    'replaybd_prefetch_bytes_total{outcome="failed"} 7',
+    'replaybd_prefetch_untouched_bytes{device="disk0"} 150',
+    'replaybd_trace_stale_ratio{device="disk0"} 0.125',
+    'replaybd_trace_age_seconds{device="disk0"} 60',
+    'replaybd_last_demand_miss_seconds{device="disk0"} 1.5',
     'replaybd_touched_bytes_total{device="disk0",source="demand"} 0',
     'replaybd_coverage_ratio{device="disk0"} 1',
     'replaybd_accuracy_ratio{device="disk0"} 0.5',
@@ -136,8 +154,14 @@ test('metrics carry every device under its name, and forget it', async () => {
     assert.ok(text.includes(`${line}\n`), line);
   }
   assert.equal(await metrics.registry.metrics(), text, 'reading does not add up');
+  assert.doesNotMatch(text, /(?:age|stale|last)_[a-z_]+\{device="disk1"\}/, 'what is not known');
   metrics.remove('disk0');
-  assert.doesNotMatch(await metrics.registry.metrics(), /disk0/);
+  metrics.remove('disk0');
+  const left = await metrics.registry.metrics();
+  assert.doesNotMatch(left, /disk0/);
+  for (const [outcome, bytes] of Object.entries({ used: 100, late: 50, unused: 150, failed: 7 })) {
+    assert.ok(left.includes(`replaybd_prefetch_bytes_total{outcome="${outcome}"} ${bytes}\n`));
+  }
 });
 
 test('the bound is the latest arrival over all prefixes of a warm run', () => {

@@ -195,6 +195,7 @@ test('stops before its budget is exceeded', async () => {
   const replay = startReplay(options);
   assert.equal(await replay.finished, 'budget');
   assert.equal(lane.calls.length, 10);
+  assert.equal(replay.counters.overBudgetBytes, 90 * G, 'the rest of the plan');
 });
 
 test('cancel aborts what is in flight and asks for nothing more', async () => {
@@ -255,7 +256,9 @@ test('one failure does not end a replay', async () => {
   lane.calls[0].fail(new Error('reset'));
   assert.equal(await replay.finished, 'complete');
   assert.equal(replay.counters.failed, 1);
+  assert.equal(replay.counters.failedBytes, G);
   assert.equal(replay.counters.done, 99);
+  assert.equal(replay.staleRatio, 0);
 });
 
 test('a plan for blobs the image does not have touches nothing', async () => {
@@ -267,6 +270,8 @@ test('a plan for blobs the image does not have touches nothing', async () => {
   assert.equal(lane.calls.length, 50);
   assert.ok(lane.calls.every((call) => call.blob === 'a'));
   assert.equal(replay.counters.foreignRanges, 50);
+  assert.equal(replay.counters.foreignBytes, 50 * G);
+  assert.equal(replay.staleRatio, 0.5);
   const resized = setUp(scattered);
   const other = { ...options.trace.image, layers: syntheticLayers(2, BLOB_BYTES + 1) };
   const strange = startReplay({
