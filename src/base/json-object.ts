@@ -82,6 +82,13 @@ export class JsonObject {
     throw this.#wrong(key, 'a path that begins with /', value);
   }
 
+  /** An http or https URL; '' when absent. */
+  httpUrl(key: string): string {
+    const value = this.string(key);
+    if (value === '' || /^https?:$/.test(URL.parse(value)?.protocol ?? '')) return value;
+    throw this.#wrong(key, 'an http:// or https:// URL', value);
+  }
+
   /** A number above 0; null when absent. */
   positive(key: string): number | null {
     const value = this.#get(key);

@@ -50,6 +50,12 @@ export function byteSize(text: string): number {
 /** A TCP port; 0 stands for any that is free. */
 export const port = wholeNumber(0, 65_535);
 
+/** An http or https URL. */
+export function httpUrl(text: string): string {
+  if (/^https?:$/.test(URL.parse(text)?.protocol ?? '')) return text;
+  throw new InvalidArgumentError('Expected an http:// or https:// URL.');
+}
+
 /** `os/architecture[/variant]`. */
 export function platform(text: string): Platform {
   const [os = '', architecture = '', variant] = text.split('/');

@@ -25,6 +25,7 @@ import { formatUpper } from './control-format.ts';
 import { daemonSocketPath, deviceSocketPath, SOCKET_SUFFIX } from './control-socket.ts';
 import {
   addRuntimeOptions,
+  addSpanOption,
   addTraceOptions,
   openRuntime,
   type RuntimeFlags,
@@ -102,7 +103,7 @@ export function register(program: Command): void {
     .option('--json', 'print JSON: one line when the device is ready, one when it is detached');
   addTraceOptions(command, 'auto');
   const before = command.options.length;
-  addRuntimeOptions(command);
+  addSpanOption(addRuntimeOptions(command));
   const ofProcess = command.options.slice(before);
   command
     .addOption(

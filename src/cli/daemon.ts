@@ -6,7 +6,12 @@ import { Service } from '../daemon/service.ts';
 import type { ServiceConfig } from '../daemon/service-config.ts';
 import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 import { serviceConfigOf } from './registry-options.ts';
-import { addRuntimeOptions, openRuntime, type RuntimeFlags } from './runtime-options.ts';
+import {
+  addRuntimeOptions,
+  addSpanOption,
+  openRuntime,
+  type RuntimeFlags,
+} from './runtime-options.ts';
 import { interruptible, untilAborted } from './terminal.ts';
 
 interface DaemonFlags extends RuntimeFlags {
@@ -26,7 +31,7 @@ export function register(program: Command): void {
     .option('--socket <path>', 'control socket (default: daemon.socket in the runtime directory)')
     .option('--state <dir>', 'where devices are described (default: beside the socket)')
     .option('--json', 'print JSON: one line when the daemon answers');
-  addRuntimeOptions(command).action(daemon);
+  addSpanOption(addRuntimeOptions(command)).action(daemon);
 }
 
 async function daemon(flags: DaemonFlags, command: Command): Promise<void> {

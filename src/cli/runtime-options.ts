@@ -4,7 +4,7 @@ import { defaultCacheFolder, Runtime } from '../daemon/runtime.ts';
 import type { AttachMode } from '../daemon/attachment.ts';
 import { DEFAULT_SERVICE_CONFIG_PATH, type ServiceConfig } from '../daemon/service-config.ts';
 import { describeWorkload, type TraceWorkload } from '../trace/trace.ts';
-import { positiveNumber } from './arguments.ts';
+import { httpUrl, positiveNumber } from './arguments.ts';
 import {
   addRegistryOptions,
   addTraceFolderOption,
@@ -19,6 +19,8 @@ export interface RuntimeFlags extends RegistryFlags {
   quota?: number;
   traceDir?: string;
   logLevel: string;
+  /** Of commands that serve devices. */
+  otel?: string;
 }
 
 export interface TraceFlags {
@@ -38,6 +40,15 @@ export function addRuntimeOptions(command: Command): Command {
     )
     .option('--quota <GiB>', `room for the cache (default: ${QUOTA_GIB_DEFAULT})`, positiveNumber)
     .option('--log-level <level>', 'debug, info, warn, error or silent', 'warn');
+}
+
+/** For commands that serve devices. */
+export function addSpanOption(command: Command): Command {
+  return command.option(
+    '--otel <url>',
+    'send spans of attaching to this collector (OTLP/HTTP, such as http://127.0.0.1:4318/v1/traces)',
+    httpUrl,
+  );
 }
 
 export function addTraceOptions(command: Command, mode: AttachMode): Command {
@@ -69,6 +80,7 @@ export async function openRuntime(flags: RuntimeFlags, serviceLog?: Logger): Pro
   }
   const { folder: cacheFolder, quotaBytes } = cacheOf(flags, service);
   const traceFolder = flags.traceDir ?? service?.replaybd.traceDir ?? null;
+  const otlpEndpoint = flags.otel ?? service?.replaybd.otlpEndpoint ?? null;
   const { readDeadlineMs, demandConcurrency, prefetchConcurrency } = service?.replaybd ?? {};
   return await Runtime.open({
     cacheFolder,
@@ -76,6 +88,7 @@ export async function openRuntime(flags: RuntimeFlags, serviceLog?: Logger): Pro
     ...(traceFolder === null ? {} : { traceFolder }),
     ...given({ readDeadlineMs, demandConcurrency, prefetchConcurrency }),
     registry: registryOptions(flags, service),
+    ...(otlpEndpoint === null ? {} : { otlpEndpoint }),
     log,
   });
 }

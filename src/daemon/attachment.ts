@@ -1,5 +1,4 @@
-import { writeFile } from 'node:fs/promises';
-import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
+import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { writeFileAtomic } from '../base/atomic-file.ts';
 import type { Blob, TouchedBytes } from '../blob/blob.ts';
 import type { FetchEvent } from '../blob/fetch/fetch-stats.ts';
@@ -14,7 +13,7 @@ import { QualityMeter, touchStack, type QualitySnapshot } from '../prefetch/qual
 import type { Replay, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
 import { buildPlan } from '../trace/build-plan.ts';
 import { Recording } from '../trace/recording.ts';
-import type { AnyTrace } from '../trace/overlaybd/any-trace.ts';
+import { recordsIn } from '../trace/overlaybd/any-trace.ts';
 import { imageKey } from '../trace/store.ts';
 import { WaitLog } from '../trace/wait-log.ts';
 import {
@@ -23,19 +22,26 @@ import {
   type Trace,
   type TraceWorkload,
 } from '../trace/trace.ts';
+import { AttachSpans } from './attach-spans.ts';
 import { chooseMode, readGivenTrace, type ChosenMode } from './choose-mode.ts';
 import type { ForkParameters, RecordParameters, SnapshotParameters } from './control-parameters.ts';
 import { deviceFacts } from './device-facts.ts';
 import { forkDevice, type ForkFacts } from './fork.ts';
 import { replayForeign, traceImageOf } from './foreign-trace.ts';
 import { GuardedDevice } from './guarded-device.ts';
-import { describeImage, type ImageDescription } from './image-description.ts';
+import type { ImageDescription } from './image-description.ts';
 import { LiveUpper, type SnapshotFacts, type UpperReport } from './live-upper.ts';
 import { openImageUpper, type OpenedUpper } from './open-upper.ts';
-import { abandonReads, closeAll, openBlobs, preconnect, replayTrace } from './open-image.ts';
+import {
+  abandonReads,
+  closeAll,
+  describeAttached,
+  openBlobs,
+  replayTrace,
+  writeResult,
+} from './open-image.ts';
 import { RecordTraceFile } from './record-trace-file.ts';
 import type { Runtime } from './runtime.ts';
-import { withUpperFolder } from './upper-folder.ts';
 
 export type AttachMode = 'off' | 'record' | 'replay' | 'auto';
 
@@ -100,6 +106,7 @@ export class Attachment {
   readonly #runtime: Runtime;
   readonly #blobs: readonly Blob[];
   readonly #drain: TapDrain;
+  readonly #spans: AttachSpans;
   readonly #waits = new WaitLog();
   readonly #stopTicking: () => void;
   readonly #stopListening: () => void;
@@ -110,8 +117,6 @@ export class Attachment {
   #recordFile: RecordTraceFile | null;
   /** The tap's clock at the access that is being accounted. */
   #accessUs = 0;
-  /** Since `open` was called, when the last read was answered that prefetch had nothing for. */
-  #lastDemandMissMs: number | null = null;
   #closing: Promise<AttachmentReport> | null = null;
 
   private constructor(runtime: Runtime, options: AttachmentOptions, opened: OpenedImage) {
@@ -126,6 +131,7 @@ export class Attachment {
     this.#replayedRecords = trace === null ? 0 : recordsIn(trace);
     this.#recordFile = opened.recordFile;
     this.#drain = opened.drain;
+    this.#spans = opened.spans;
     this.quality = this.#meter(options);
     const common = {
       id: options.id,
@@ -151,22 +157,28 @@ export class Attachment {
     const count = (event: FetchEvent): void => {
       if (!digests.has(event.digest)) return;
       this.quality.onFetch(event.lane, event.askedBytes, event.bytes);
+      this.#spans.onFetch(event);
     };
     for (const event of opened.fetched) count(event);
     this.#stopListening = runtime.onFetch(count);
     this.readyMs = opened.drain.nowUs() / 1000;
-    const facts = deviceFacts(runtime.clock, opened, () => this.#lastDemandMissMs);
+    const facts = deviceFacts(runtime.clock, opened);
     runtime.metrics.add(options.id, this.quality, facts);
     runtime.metrics.setReady(options.id, this.readyMs / 1000);
     const live = this.upper;
     if (live !== null) runtime.writeMetrics.add(options.id, () => live.counts);
     if (replay !== null) void replay.finished.then(() => this.#setReadAhead('auto'));
+    const { virtualSizeBytes } = this.device;
+    const found = { mode: this.mode, layers: blobs.length, size_bytes: virtualSizeBytes };
+    this.#spans.ready({ device: options.id, image: options.target, ...found }, replay);
   }
 
   /** Opens an image. Errors: those of the configuration, the registry and the formats. */
   static async open(runtime: Runtime, options: AttachmentOptions): Promise<Attachment> {
     const tap = createTapMap(1 + (options.readerThreads ?? 0));
     const drain = new TapDrain(tap);
+    const nowUs = (): number => drain.nowUs();
+    const spans = new AttachSpans(runtime.spans, { clock: runtime.clock, nowUs });
     let resultFile = '';
     const blobs: Blob[] = [];
     let replay: Replay | null = null;
@@ -180,42 +192,33 @@ export class Attachment {
     signal?.addEventListener('abort', interrupt);
     try {
       const given = readGivenTrace(runtime, options);
-      const { upperFolder, upperKind } = options;
-      const described = await describeImage(options.target, runtime.client, {
-        identify: options.mode !== 'off',
-        log: runtime.log,
-        onRepository: (repository) => preconnect(runtime, repository, options.mode),
-        onResultFile: (path) => {
-          resultFile = path;
-        },
-        ...(signal === undefined ? {} : { signal }),
-      });
-      const image =
-        upperFolder === undefined
-          ? described
-          : await withUpperFolder(described, upperFolder, runtime.log);
-      const chosen = await chooseMode(runtime, image, options, given);
+      const onResultFile = (path: string): void => void (resultFile = path);
+      const describe = async () => await describeAttached(runtime, options, onResultFile);
+      const image = await spans.within('manifest', describe);
+      const choose = async () => await chooseMode(runtime, image, options, given);
+      const chosen = await spans.within('trace read', choose, ({ mode }) => ({ mode }));
       const { trace } = chosen;
       blobs.push(...(await openBlobs(runtime, image, signal)));
       signal?.throwIfAborted();
       if (trace?.kind === 'replaybd') replay = replayTrace(runtime, trace.trace, blobs, options);
-      const stack = await runtime.stacks.open(blobs);
+      const stack = await spans.within('open layers', () => runtime.stacks.open(blobs));
       isStackOpen = true;
       if (trace !== null && trace.kind !== 'replaybd') {
         replay = replayForeign(runtime, trace, { image, stack, blobs, options });
       }
-      upper = await openImageUpper(image, stack, upperKind, runtime.log);
+      upper = await openImageUpper(image, stack, options.upperKind, runtime.log);
       const recordFile = chosen.isRecordTrace
         ? await RecordTraceFile.open(chosen.tracePath, runtime.log)
         : null;
       const opened = {
         ...chosen,
-        ...{ image, blobs, stack, upper, tap, drain, replay, recordFile, fetched },
+        ...{ image, blobs, stack, upper, tap, drain, spans, replay, recordFile, fetched },
       };
       const attachment = new Attachment(runtime, options, opened);
       await writeResult(runtime, resultFile, 'success');
       return attachment;
     } catch (error) {
+      spans.failed(error, { device: options.id, image: options.target });
       replay?.cancel();
       await upper?.layer.close();
       if (isStackOpen) runtime.stacks.release(blobs);
@@ -352,6 +355,7 @@ export class Attachment {
       return this.report();
     } finally {
       this.#stopListening();
+      this.#spans.close();
       this.#runtime.metrics.remove(this.device.id);
       this.#runtime.writeMetrics.remove(this.device.id);
       try {
@@ -373,9 +377,8 @@ export class Attachment {
         return this.quality.onMiss(offset, length);
       },
       onMissDone: (latencyMs, error, source) => {
-        const nowUs = this.#drain.nowUs();
-        this.#waits.end(nowUs);
-        if (source === 'demand') this.#lastDemandMissMs = nowUs / 1000;
+        this.#waits.end(this.#drain.nowUs());
+        this.#spans.onMissDone(source);
         this.quality.onMissDone(latencyMs, error, source);
       },
     };
@@ -443,12 +446,14 @@ export class Attachment {
     this.#takeEntries();
     this.#waits.settle(nowUs);
     this.recording?.tick();
+    this.#spans.tick();
   }
 
   #takeEntries(): void {
     this.#drain.drain((timeUs, offset, length, hit) => {
       this.#accessUs = timeUs;
       if (!hit) this.#waits.onMissEntry(timeUs, offset);
+      this.#spans.onRead(timeUs, hit);
       this.quality.onAccess(offset, length, hit);
       this.recording?.access(timeUs, offset, length);
     });
@@ -468,12 +473,6 @@ export class Attachment {
 /** What a recording is told. */
 type RecordOptions = Pick<AttachmentOptions, 'workload' | 'recordLimitMs' | 'recordUntilIdleMs'>;
 
-/** Records, reads or paths. */
-function recordsIn(trace: AnyTrace): number {
-  if (trace.kind === 'paths') return trace.paths.length;
-  return trace.kind === 'replaybd' ? trace.trace.records.count : trace.trace.count;
-}
-
 interface OpenedImage extends ChosenMode {
   image: ImageDescription;
   blobs: readonly Blob[];
@@ -481,20 +480,10 @@ interface OpenedImage extends ChosenMode {
   upper: OpenedUpper | null;
   tap: ReturnType<typeof createTapMap>;
   drain: TapDrain;
+  spans: AttachSpans;
   replay: Replay | null;
   /** Where overlaybd's `recordTracePath` wants the trace. */
   recordFile: RecordTraceFile | null;
   /** Requests that ended while the image was opened. */
   fetched: readonly FetchEvent[];
-}
-
-/**
- * Tells overlaybd's snapshotter how opening went; exactly these words, without a line feed. A device
- * is not given up because nobody can be told of it.
- */
-async function writeResult(runtime: Runtime, path: string, result: string): Promise<void> {
-  if (path === '') return;
-  await writeFile(path, result).catch((error: unknown) => {
-    runtime.log.error({ resultFile: path, code: codeOf(error) }, messageOf(error));
-  });
 }

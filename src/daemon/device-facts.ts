@@ -4,14 +4,19 @@ import type { Clock } from '../base/clock.ts';
 import type { DeviceFacts } from '../prefetch/metrics.ts';
 import type { Replay } from '../prefetch/replay.ts';
 import type { AnyTrace } from '../trace/overlaybd/any-trace.ts';
+import type { AttachSpans } from './attach-spans.ts';
 
 /** What metrics tell of an open device beside its quality. */
 export function deviceFacts(
   clock: Clock,
-  opened: { blobs: readonly Blob[]; replay: Replay | null; trace: AnyTrace | null },
-  lastDemandMissMs: () => number | null,
+  opened: {
+    blobs: readonly Blob[];
+    replay: Replay | null;
+    trace: AnyTrace | null;
+    spans: AttachSpans;
+  },
 ): DeviceFacts {
-  const { blobs, replay, trace } = opened;
+  const { blobs, replay, trace, spans } = opened;
   const recordedAtMs = trace?.kind === 'replaybd' ? trace.trace.recording.startedAtMs : 0;
   return {
     replay,
@@ -24,9 +29,6 @@ export function deviceFacts(
     // A trace that was made rather than recorded has no such time.
     traceAgeSeconds: () =>
       recordedAtMs > 0 ? Math.max(0, clock.wallMs() - recordedAtMs) / 1000 : null,
-    lastDemandMissSeconds: () => {
-      const ms = lastDemandMissMs();
-      return ms === null ? null : ms / 1000;
-    },
+    lastDemandMissSeconds: () => spans.lastDemandMissSeconds,
   };
 }

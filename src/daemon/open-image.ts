@@ -1,3 +1,4 @@
+import { writeFile } from 'node:fs/promises';
 import { codeOf, messageOf } from '../base/errors.ts';
 import { mergeRanges, type ByteRange } from '../base/range.ts';
 import type { Blob } from '../blob/blob.ts';
@@ -8,8 +9,9 @@ import { startReplay, type PrefetchLane, type Replay } from '../prefetch/replay.
 import type { RepositoryName } from '../registry/client.ts';
 import type { Trace } from '../trace/trace.ts';
 import type { AttachmentOptions, AttachMode } from './attachment.ts';
-import type { ImageDescription } from './image-description.ts';
+import { describeImage, type ImageDescription } from './image-description.ts';
 import type { Runtime } from './runtime.ts';
+import { withUpperFolder } from './upper-folder.ts';
 
 // The steps that turn a description of an image into open blobs and, with a trace, a running replay.
 
@@ -17,8 +19,28 @@ import type { Runtime } from './runtime.ts';
 const PRECONNECTIONS = { demand: 2, prefetch: 32 } as const;
 const BUDGET_BYTES_DEFAULT = 2 ** 32;
 
+/**
+ * Describes what an attach names, with its writable layer. `onResultFile` is told of the configuration's
+ * `resultFile` before anything is refused. Errors: those of describeImage and withUpperFolder.
+ */
+export async function describeAttached(
+  runtime: Runtime,
+  { target, mode, upperFolder, signal }: AttachmentOptions,
+  onResultFile: (path: string) => void,
+): Promise<ImageDescription> {
+  const described = await describeImage(target, runtime.client, {
+    identify: mode !== 'off',
+    log: runtime.log,
+    onRepository: (repository) => preconnect(runtime, repository, mode),
+    onResultFile,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  if (upperFolder === undefined) return described;
+  return await withUpperFolder(described, upperFolder, runtime.log);
+}
+
 /** Handshakes happen while the manifest is under way. A bad URL shows when it is used. */
-export function preconnect(runtime: Runtime, repository: RepositoryName, mode: AttachMode): void {
+function preconnect(runtime: Runtime, repository: RepositoryName, mode: AttachMode): void {
   try {
     runtime.client.preconnect(repository, 'demand', PRECONNECTIONS.demand);
     if (mode === 'replay' || mode === 'auto') {
@@ -114,4 +136,15 @@ export function abandonReads(blobs: readonly Blob[]): void {
 /** Closes every blob. */
 export async function closeAll(blobs: readonly Blob[]): Promise<void> {
   await Promise.all(blobs.map((blob) => blob.close()));
+}
+
+/**
+ * Tells overlaybd's snapshotter how opening went; exactly these words, without a line feed. A device
+ * is not given up because nobody can be told of it.
+ */
+export async function writeResult({ log }: Runtime, path: string, result: string): Promise<void> {
+  if (path === '') return;
+  await writeFile(path, result).catch((error: unknown) => {
+    log.error({ resultFile: path, code: codeOf(error) }, messageOf(error));
+  });
 }

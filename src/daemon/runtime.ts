@@ -17,6 +17,7 @@ import {
 import { parseRepositoryAddress } from '../registry/reference.ts';
 import { TraceStore } from '../trace/store.ts';
 import { returnFreedMemory, shareOneHeap } from '../../native/free-memory.ts';
+import type { OtlpSpans } from './otlp.ts';
 import { runForAll } from './faults.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
 import { SharedStacks } from './shared-stacks.ts';
@@ -33,6 +34,8 @@ export interface RuntimeOptions {
   demandConcurrency?: number;
   prefetchConcurrency?: number;
   registry?: RegistryClientOptions;
+  /** Where spans of attaching are sent: the URL of an OpenTelemetry collector's OTLP/HTTP. */
+  otlpEndpoint?: string;
   clock?: Clock;
   log?: Logger;
 }
@@ -62,6 +65,8 @@ export class Runtime {
   readonly stacks: SharedStacks = new SharedStacks();
   readonly metrics: PrefetchMetrics = new PrefetchMetrics();
   readonly writeMetrics: WriteMetrics = new WriteMetrics(this.metrics.registry);
+  /** Null when nobody asked for spans. */
+  readonly spans: OtlpSpans | null;
   readonly clock: Clock;
   readonly log: Logger;
   readonly #fetchListeners = new Set<FetchListener>();
@@ -71,12 +76,13 @@ export class Runtime {
   #closing: Promise<void> | null = null;
 
   /** `Runtime.open` calls this. */
-  constructor(options: RuntimeOptions, cache: BlobCache) {
+  constructor(options: RuntimeOptions, cache: BlobCache, spans: OtlpSpans | null = null) {
     const { clock = systemClock, log = silentLogger } = options;
     const { readDeadlineMs, demandConcurrency, prefetchConcurrency } = options;
     this.clock = clock;
     this.log = log;
     this.cache = cache;
+    this.spans = spans;
     this.client = createRegistryClient({ clock, ...options.registry });
     this.traces = new TraceStore(options.traceFolder);
     this.fetchers = new Fetchers({
@@ -96,11 +102,15 @@ export class Runtime {
   static async open(options: RuntimeOptions): Promise<Runtime> {
     const { cacheFolder, quotaBytes, clock = systemClock, log = silentLogger } = options;
     shareOneHeap();
+    const { otlpEndpoint } = options;
+    // Not even loaded unless it is asked for.
+    const otlp = otlpEndpoint === undefined ? null : await import('./otlp.ts');
     const cache =
       cacheFolder === null
         ? openMemoryCache({ quotaBytes, clock, log })
         : await openBlobCache(cacheFolder, { quotaBytes, clock, log });
-    return new Runtime(options, cache);
+    const spans = otlp === null ? null : otlp.openOtlp(otlpEndpoint ?? '', log);
+    return new Runtime(options, cache, spans);
   }
 
   /** Tells of every request that ended, until the returned function is called. */
@@ -169,7 +179,7 @@ export class Runtime {
   async #close(): Promise<void> {
     clearInterval(this.#trimmer);
     this.fetchers.close();
-    await this.client.close();
+    await Promise.all([this.client.close(), this.spans?.close()]);
     await this.cache.close();
   }
 }

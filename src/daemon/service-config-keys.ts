@@ -11,7 +11,8 @@ export interface ServiceKey {
   note: string;
 }
 
-export type KeyType = 'string' | 'boolean' | 'natural' | 'positive' | 'word' | 'urlPath';
+export type KeyType =
+  'string' | 'boolean' | 'natural' | 'positive' | 'word' | 'urlPath' | 'httpUrl';
 
 const CACHE_FILES = 'the cache has a layout of its own, in `replaybd.cacheDir`';
 const FETCH_UNITS = 'what is fetched follows from what is read and from the trace';
@@ -120,12 +121,12 @@ export const SERVICE_KEYS: readonly ServiceKey[] = [
   honoured(
     'replaybd.demandConcurrency',
     'natural',
-    'requests at once that guests wait for, 1 to 32 (32)',
+    'requests at once to a registry that guests wait for, 1 to 32 (32)',
   ),
   honoured(
     'replaybd.prefetchConcurrency',
     'natural',
-    'requests at once ahead of them, 1 to 48 (48)',
+    'requests at once to a registry ahead of them, 1 to 48 (48)',
   ),
   honoured(
     'replaybd.mode',
@@ -144,6 +145,7 @@ export const SERVICE_KEYS: readonly ServiceKey[] = [
     'string',
     'address the exporter listens on (`127.0.0.1`); metrics have no password',
   ),
+  honoured('replaybd.otlpEndpoint', 'httpUrl', 'collector that spans are sent to; as `--otel`'),
 ];
 
 function honoured(path: string, type: KeyType, note: string): ServiceKey {

@@ -92,6 +92,8 @@ export interface ReplaybdConfig {
   readonly mode: (typeof MODES)[number] | null;
   /** MiB that a replay may fetch. */
   readonly budgetMB: number | null;
+  /** Where spans are sent. */
+  readonly otlpEndpoint: string | null;
 }
 
 /**
@@ -147,6 +149,7 @@ function replaybdConfig(own: JsonObject | null): ReplaybdConfig {
     prefetchConcurrency: concurrency('prefetchConcurrency', fetchLimits.prefetchConcurrencyMax),
     mode: own?.word('mode', MODES) || null,
     budgetMB: own?.positive('budgetMB') ?? null,
+    otlpEndpoint: own?.httpUrl('otlpEndpoint') || null,
   };
 }
 

@@ -26,6 +26,7 @@ test('each range of a fetch is a line', async (t) => {
     askedBytes: 12_288,
     bytes: 12_288,
     firstByteMs: 1,
+    startedMs: 0,
     durationMs: 2.5,
     error: null,
   };

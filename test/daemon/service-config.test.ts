@@ -43,6 +43,7 @@ test('an empty object has every default', () => {
       prefetchConcurrency: null,
       mode: null,
       budgetMB: null,
+      otlpEndpoint: null,
     },
     ignored: [],
   });
@@ -99,6 +100,7 @@ test('what is given replaces the defaults, ours included', () => {
       mode: 'replay',
       budgetMB: 0.5,
       exporterAddress: '::1',
+      otlpEndpoint: 'http://127.0.0.1:4318/v1/traces',
     },
   });
   assert.equal(config.cacheSizeGB, 9);
@@ -116,6 +118,7 @@ test('what is given replaces the defaults, ours included', () => {
     prefetchConcurrency: 1,
     mode: 'replay',
     budgetMB: 0.5,
+    otlpEndpoint: 'http://127.0.0.1:4318/v1/traces',
   });
   assert.deepEqual(config.logConfig, { level: 'error', path: '/old.log' });
   assert.equal(config.auditPath, '/audit.log');
@@ -193,7 +196,9 @@ function sampleOf({ path, type }: ServiceKey): unknown {
   };
   if (type === 'word') return words[path];
   if (path === 'enableAudit') return false;
-  return { string: '/some/text', boolean: true, natural: 2, positive: 2, urlPath: '/path' }[type];
+  const httpUrl = 'https://host/path';
+  const urlPath = '/path';
+  return { string: '/some/text', boolean: true, natural: 2, positive: 2, urlPath, httpUrl }[type];
 }
 
 /** The file with this one key, and what it needs to count. */

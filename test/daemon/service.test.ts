@@ -29,6 +29,7 @@ class Source {
         askedBytes: 1,
         bytes: 1,
         firstByteMs: 0,
+        startedMs: 0,
         durationMs: 0,
         error: null,
       });

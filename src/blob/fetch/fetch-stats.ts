@@ -43,6 +43,8 @@ export interface FetchEvent {
   bytes: number;
   /** Null when not a byte came. */
   firstByteMs: number | null;
+  /** By the fetcher's clock. */
+  startedMs: number;
   durationMs: number;
   error: unknown;
 }

@@ -81,6 +81,7 @@ export async function runRequest(
     askedBytes,
     bytes: askedBytes - missingBytes,
     firstByteMs,
+    startedMs,
     durationMs: clock.nowMs() - startedMs,
     error,
   });

@@ -27,3 +27,9 @@ export function parseAnyTrace(bytes: Uint8Array, name: string): AnyTrace {
 export async function readAnyTrace(path: string): Promise<AnyTrace> {
   return parseAnyTrace(await readTraceFile(path, overlaybdTraceLimits.fileBytesMax), path);
 }
+
+/** Records, reads or paths. */
+export function recordsIn(trace: AnyTrace): number {
+  if (trace.kind === 'paths') return trace.paths.length;
+  return trace.kind === 'replaybd' ? trace.trace.records.count : trace.trace.count;
+}
