@@ -419,8 +419,8 @@ export const scsiLimits = {
   transferBlocksBest: 2048,
   /** Blocks of 4 KiB: what caches and compressed blocks are made of. */
   granularityBlocks: 8,
-  /** Blocks that one UNMAP names: 2 GiB. */
-  unmapBlocksMax: 2 ** 22,
+  /** Blocks that one UNMAP names: 512 MiB. */
+  unmapBlocksMax: 2 ** 20,
   unmapDescriptorsMax: 256,
   /** Blocks of one WRITE SAME: 512 MiB. */
   writeSameBlocksMax: 2 ** 20,

@@ -37,7 +37,7 @@ test('vital product data: serial, ids, limits, characteristics, provisioning', a
   const limits = await page(0xb0);
   assert.equal(limits.length, 60);
   assert.equal(limits.subarray(0, 12).toString('hex'), '01ff00080000200000000800');
-  assert.equal(limits.readUInt32BE(16), 2 ** 22);
+  assert.equal(limits.readUInt32BE(16), 2 ** 20);
   assert.equal((await page(0xb1)).readUInt16BE(0), 1);
   assert.equal((await page(0xb2)).toString('hex'), '00e40200');
 });

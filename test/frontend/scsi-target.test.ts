@@ -66,7 +66,7 @@ test('commands larger than VPD page B0 allows are refused', async () => {
   for (const op of [0x88, 0x8a, 0x8f]) await fails(target, '5/2400', cdb16(op, 0, 8193), { out });
   await fails(target, '5/2400', cdb16(0x93, 0, 2 ** 20 + 1), { out });
   const list = unmapList([
-    { lba: 0, blocks: 2 ** 22 },
+    { lba: 0, blocks: 2 ** 20 },
     { lba: 0, blocks: 1 },
   ]);
   await fails(target, '5/2600', cdb10(0x42, 0, list.length), { out: list });
@@ -119,7 +119,7 @@ test('a disk that is written through has no cache, and none can be turned on', a
     [cdb10(0x42, 0, list.length), list],
     [
       cdb(0x89, 0, [8, 8], 0, 0, 0, 1, 0, 0),
-      Buffer.concat([disk.bytes.subarray(4096, 4608), data]),
+      Buffer.concat([disk.bytes.subarray(4096, 4608), data.subarray(512)]),
     ],
   ] as const) {
     disk.calls.length = 0;
@@ -135,6 +135,7 @@ test('UNMAP and WRITE SAME leave zeros, or the data they are given', async () =>
     { lba: 1, blocks: 2 },
     { lba: 9, blocks: 0 },
     { lba: 20, blocks: 1 },
+    { lba: BLOCKS, blocks: 0 },
   ]);
   const kept = Buffer.from(block(3));
   await good(target, cdb10(0x42, 0, list.length), { out: list });
@@ -142,6 +143,8 @@ test('UNMAP and WRITE SAME leave zeros, or the data they are given', async () =>
   assert.deepEqual(block(3), kept);
   assert.deepEqual(disk.calls, ['discard', 'discard']);
   await good(target, cdb10(0x42, 0, 0));
+  const beyond = unmapList([{ lba: BLOCKS + 1, blocks: 0 }]);
+  await fails(target, '5/2100', cdb10(0x42, 0, beyond.length), { out: beyond });
   await fails(target, '5/1a00', cdb10(0x42, 0, 4), { out: list });
   const many = unmapList(Array.from({ length: 257 }, () => ({ lba: 0, blocks: 1 })));
   await fails(target, '5/2600', cdb10(0x42, 0, many.length), { out: many });
@@ -190,7 +193,9 @@ test('COMPARE AND WRITE: of many that expect the same, one is done', async () =>
   assert.equal(answers.filter(({ sense }) => sense === 'e/1d00').length, 7);
   const winner = answers.findIndex(({ status }) => status === 0);
   assert.ok(disk.bytes.subarray(5 * 512, 6 * 512).equals(writes[winner]));
-  await fails(target, '5/2400', command, { out: Buffer.alloc(1023) });
+  for (const length of [1023, 1025, 2048]) {
+    await fails(target, '5/2400', command, { out: Buffer.alloc(length) });
+  }
 });
 
 test('COMPARE AND WRITE and writes of the same blocks take effect in the order they came', async () => {

@@ -54,6 +54,11 @@ export function checkRange(unit: LogicalUnit, lba: number, blocks: number): void
   }
 }
 
+/** As checkRange, but that no blocks may also be those right behind the disk. */
+export function checkSpan(unit: LogicalUnit, lba: number, blocks: number): void {
+  if (lba !== unit.blocks || blocks > 0) checkRange(unit, lba, blocks);
+}
+
 /** As checkRange, and no more blocks than VPD page B0 allows. */
 export function checkTransfer(
   unit: LogicalUnit,

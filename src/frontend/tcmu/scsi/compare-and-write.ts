@@ -19,7 +19,8 @@ export function compareAndWrite(unit: LogicalUnit, command: ScsiCommand): void |
   checkRange(unit, lba, blocks);
   if (blocks > scsiLimits.compareAndWriteBlocksMax) throw invalidCdb(BLOCKS_FIELD);
   const bytes = blocks * BLOCK_BYTES;
-  if (command.dataOut.length < 2 * bytes) throw invalidCdb(BLOCKS_FIELD);
+  // More data than that was meant for other blocks than the CDB says, such as a number cut to a byte.
+  if (command.dataOut.length !== 2 * bytes) throw invalidCdb(BLOCKS_FIELD);
   if (blocks === 0) return undefined;
   const fua = hasFua(command) || !unit.hasWriteCache;
   return unit.gate.run(lba, blocks, true, async () => {

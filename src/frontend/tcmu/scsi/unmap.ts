@@ -1,6 +1,13 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { DeviceWriter } from '../../../device/block-device.ts';
-import { BLOCK_BYTES, blocksField, blocksOf, checkRange, lbaOf } from './block-address.ts';
+import {
+  BLOCK_BYTES,
+  blocksField,
+  blocksOf,
+  checkRange,
+  checkSpan,
+  lbaOf,
+} from './block-address.ts';
 import { additionalSense, opcode } from './codes.ts';
 import type { ScsiCommand } from './command.ts';
 import type { LogicalUnit } from './logical-unit.ts';
@@ -56,7 +63,7 @@ function unmapRanges(unit: LogicalUnit, { cdbView, dataOut }: ScsiCommand): Bloc
     const at = HEADER_BYTES + i * DESCRIPTOR_BYTES;
     const lba = view.getUint32(at) * 2 ** 32 + view.getUint32(at + 4);
     const blocks = view.getUint32(at + 8);
-    checkRange(unit, lba, blocks);
+    checkSpan(unit, lba, blocks);
     total += blocks;
     if (total > scsiLimits.unmapBlocksMax) throw invalidParameter(at + 8);
     if (blocks > 0) ranges.push({ lba, blocks });
