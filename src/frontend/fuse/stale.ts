@@ -10,8 +10,11 @@ import { readMountTable, type MountEntry } from './mount-table.ts';
 import { isOwnerGone, isProcessGone } from './owner.ts';
 import { defaultRuntimeDirectory, DEVICE_FILE } from './runtime-directory.ts';
 
-/** A mount whose server is gone answers at once; one that takes longer has a server. */
-const PROBE_MS_MAX = 2000;
+/**
+ * A mount whose server is gone answers at once, where the machine has time for it; one that does not
+ * in all this time has a server.
+ */
+const PROBE_MS_MAX = 15_000;
 
 export interface RecoverOptions {
   clock?: Clock;
