@@ -9,7 +9,17 @@ const BUSYBOX = '/bin/busybox';
 
 /** What a guest needs before it can see the host's files. */
 const BOOT_MODULES = ['virtio_pci', '9pnet_virtio', '9p'];
-const FOLDERS = ['bin', 'proc', 'sys', 'dev', 'host', 'modules'];
+const SERVICE_MODULES = [...BOOT_MODULES, 'overlay'];
+const ROOT_DISK_MODULES = ['virtio_pci', 'virtio_blk', 'crc32c_generic', 'ext4'];
+/** The last ones are where the kernel's target core writes down persistent reservations. */
+const FOLDERS = [
+  ...['bin', 'proc', 'sys', 'dev', 'host', 'modules', 'root', 'changes'],
+  ...['var', 'var/target', 'var/target/pr'],
+];
+const MOUNT_HOST =
+  'mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=524288,cache=loose host /host';
+/** What a device of the guest had to complain about is often in the kernel's log alone. */
+const PRINT_KERNEL_LOG = 'echo GUEST-KERNEL-LOG; dmesg | tail -n 80';
 
 /** What the guest runs. */
 export interface GuestCommand {
@@ -19,6 +29,8 @@ export interface GuestCommand {
   /** Kernel modules that are loaded before. */
   modules: readonly string[];
   env: Readonly<Record<string, string>>;
+  /** PID 1 is the host's systemd, over a copy of the host's root directory that can be changed. */
+  isService: boolean;
 }
 
 /**
@@ -26,15 +38,26 @@ export interface GuestCommand {
  * read-only through 9p, and a script that runs the command there and prints how it ended.
  */
 export function makeInitramfs(kernel: GuestKernel, command: GuestCommand | null): Buffer {
+  if (command === null) return pack(kernel, [], ['status=0', ...endSteps()]);
+  if (command.isService) return pack(kernel, SERVICE_MODULES, serviceSteps(kernel, command));
+  return pack(kernel, BOOT_MODULES, [...hostSteps(kernel, command), ...endSteps()]);
+}
+
+/** One that goes over to the file system of /dev/vda, and whatever is its /sbin/init. */
+export function makeRootDiskInitramfs(kernel: GuestKernel): Buffer {
+  const steps = ['mount -t ext4 /dev/vda /root', ...switchRoot('/sbin/init')];
+  return pack(kernel, ROOT_DISK_MODULES, steps);
+}
+
+function pack(kernel: GuestKernel, modules: readonly string[], steps: readonly string[]): Buffer {
   const archive = new CpioArchive();
   for (const folder of FOLDERS) archive.addFolder(folder);
   archive.addFile('bin/busybox', readFileSync(BUSYBOX));
-  const insmods = moduleFiles(kernel, command === null ? [] : BOOT_MODULES).map((file) => {
+  const insmods = moduleFiles(kernel, modules).map((file) => {
     archive.addFile(`modules/${basename(file)}`, readFileSync(file));
     return `insmod /modules/${basename(file)}`;
   });
-  const steps = command === null ? [] : [...insmods, ...hostSteps(kernel, command)];
-  archive.addFile('init', Buffer.from(initScript(steps)));
+  archive.addFile('init', Buffer.from(initScript([...insmods, ...steps])));
   return archive.end();
 }
 
@@ -46,34 +69,86 @@ function initScript(steps: readonly string[]): string {
     'mount -t proc proc /proc',
     'mount -t sysfs sys /sys',
     'mount -t devtmpfs dev /dev',
-    'status=0',
     ...steps,
-    'echo "GUEST-EXIT $status"',
-    'poweroff -f',
     '',
   ].join('\n');
 }
 
-function hostSteps(kernel: GuestKernel, { command, cwd, modules, env }: GuestCommand): string[] {
-  const variables = Object.entries({ ...env, TMPDIR: '/run/tmp', HOME: '/run/home' });
+function endSteps(): string[] {
+  return ['echo "GUEST-EXIT $status"', 'poweroff -f'];
+}
+
+function switchRoot(init: string): string[] {
+  return ['umount /proc /sys', 'mount --move /dev /root/dev', `exec switch_root /root ${init}`];
+}
+
+function hostSteps(kernel: GuestKernel, command: GuestCommand): string[] {
   const script = [
-    `cd ${quote(cwd)}`,
-    ...modules.map((name) => `modprobe -d ${quote(kernel.folder)} ${quote(name)}`),
+    ...command.modules.map((name) => `modprobe -d ${quote(kernel.folder)} ${quote(name)}`),
     'mount -t configfs configfs /sys/kernel/config',
-    'dmesg --clear',
-    ...variables.map(([name, value]) => `export ${name}=${quote(value)}`),
-    `exec ${command.map(quote).join(' ')}`,
+    ...commandSteps(command),
   ].join('\n');
   return [
-    'mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=524288,cache=loose host /host || status=97',
+    'status=0',
+    `${MOUNT_HOST} || status=97`,
     'for dir in proc sys dev; do mount --rbind /$dir /host/$dir; done',
     'mount -t tmpfs tmpfs /host/run',
     'mkdir -p /host/run/tmp /host/run/home',
     'ip link set lo up',
     `[ $status = 0 ] && { chroot /host /bin/sh -c ${quote(script)}; status=$?; }`,
     'sync',
-    // What a device of the guest had to complain about is often in the kernel's log alone.
-    'echo GUEST-KERNEL-LOG; dmesg | tail -n 80',
+    PRINT_KERNEL_LOG,
+  ];
+}
+
+/** The guest's own kernel modules are where modprobe looks for them; the host's mounts are not its. */
+function serviceSteps(kernel: GuestKernel, command: GuestCommand): string[] {
+  const script = [
+    'exec >/dev/console 2>&1',
+    'mkdir -p /run/tmp /run/home',
+    ...command.modules.map((name) => `modprobe ${quote(name)}`),
+    `(${commandSteps(command).join('\n')})`,
+    'status=$?',
+    PRINT_KERNEL_LOG,
+    'echo "GUEST-EXIT $status"',
+    'systemctl poweroff -ff',
+  ].join('\n');
+  const unit = [
+    '[Unit]\nDefaultDependencies=no\nRequires=sysinit.target\nAfter=sysinit.target',
+    '[Service]\nType=exec\nExecStart=/bin/sh /etc/guest-job',
+  ].join('\n');
+  const target = '[Unit]\nRequires=guest-job.service\nAllowIsolate=yes';
+  const units = '/root/etc/systemd/system';
+  const modules = `lib/modules/${kernel.release}`;
+  return [
+    MOUNT_HOST,
+    'mount -t tmpfs -o mode=755 changes /changes',
+    'mkdir /changes/upper /changes/work',
+    'mount -t overlay -o lowerdir=/host,upperdir=/changes/upper,workdir=/changes/work root /root',
+    'mkdir -p /root/usr/lib/modules',
+    `ln -s ${quote(`${kernel.folder}/${modules}`)} /root/usr/${modules}`,
+    ': > /root/etc/fstab',
+    // A host that is a container says so here, and systemd would take the guest for one.
+    'rm -f /root/.dockerenv',
+    `echo ${quote(script)} > /root/etc/guest-job`,
+    `echo ${quote(unit)} > ${units}/guest-job.service`,
+    `echo ${quote(target)} > ${units}/guest-job.target`,
+    `ln -sf guest-job.target ${units}/default.target`,
+    // It would empty /tmp, where the checkout may be, and copy all of that up first.
+    `ln -sf /dev/null ${units}/systemd-tmpfiles-setup.service`,
+    'mkdir -p /root/etc/systemd/system.conf.d',
+    "printf '[Manager]\\nShowStatus=no\\n' > /root/etc/systemd/system.conf.d/guest.conf",
+    ...switchRoot('/lib/systemd/systemd'),
+  ];
+}
+
+function commandSteps({ command, cwd, env }: GuestCommand): string[] {
+  const variables = Object.entries({ ...env, TMPDIR: '/run/tmp', HOME: '/run/home' });
+  return [
+    `cd ${quote(cwd)}`,
+    'dmesg --clear',
+    ...variables.map(([name, value]) => `export ${name}=${quote(value)}`),
+    `exec ${command.map(quote).join(' ')}`,
   ];
 }
 

@@ -8,12 +8,12 @@ import { output } from '../support/programs.ts';
 import { Scratch, scratchOf } from '../support/scratch.ts';
 import { makeRootfs, makeTestImage, type TestImage } from '../support/test-image.ts';
 import { inGuest, runGuestJob } from './guest.ts';
+import { diskFlags, MEMORY_MIB } from './vhost-user-flags.ts';
 
 // Goal: a virtual machine's disk comes from a registry with no kernel device on the host, and keeps what the
 // guest writes. Method: QEMU with vhost-user-blk-pci on the socket of `attach --frontend vhost-user`; a
 // Debian kernel mounts the disk, compares, writes, trims; the host then reads the writable layer.
 
-const MEMORY_MIB = 1024;
 const fixture = new Scratch();
 let image: TestImage;
 let rootfs: string[];
@@ -24,16 +24,6 @@ before(async () => {
   image = await makeTestImage(fixture, url, rootfs);
 });
 after(() => fixture.close());
-
-/** QEMU's flags for a disk behind a socket; see docs/vhost-user.md. */
-function diskFlags(socket: string): string[] {
-  return [
-    ...['-machine', 'memory-backend=mem'],
-    ...['-object', `memory-backend-memfd,id=mem,size=${MEMORY_MIB}M,share=on`],
-    ...['-chardev', `socket,id=disk,path=${socket},reconnect=1`],
-    ...['-device', 'vhost-user-blk-pci,chardev=disk,num-queues=2'],
-  ];
-}
 
 test(
   'a guest mounts an image, writes to it and trims it',
