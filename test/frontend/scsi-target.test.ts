@@ -91,8 +91,11 @@ test('FUA and a disabled write cache make writes durable; the cache is told as i
   assert.equal(disk.calls.at(-1), 'flush');
   assert.equal(await cache(), 0);
   disk.calls.length = 0;
-  for (const command of [cdb10(0x2a, 0, 2), cdb10(0x41, 0, 2)]) {
-    await good(target, command, { out });
+  for (const [command, dataOut] of [
+    [cdb10(0x2a, 0, 2), out],
+    [cdb10(0x41, 0, 2), out.subarray(512)],
+  ] as const) {
+    await good(target, command, { out: dataOut });
     assert.match(disk.calls.at(-1) ?? '', /flush|write-fua/);
   }
   disk.calls.length = 0;
@@ -115,7 +118,7 @@ test('a disk that is written through has no cache, and none can be turned on', a
   const data = Buffer.alloc(1024, 1);
   for (const [command, dataOut] of [
     [cdb10(0x2a, 0, 2), data],
-    [cdb10(0x41, 0, 2), data],
+    [cdb10(0x41, 0, 2), data.subarray(512)],
     [cdb10(0x42, 0, list.length), list],
     [
       cdb(0x89, 0, [8, 8], 0, 0, 0, 1, 0, 0),
@@ -165,6 +168,7 @@ test('UNMAP and WRITE SAME leave zeros, or the data they are given', async () =>
   await fails(target, '5/2400', cdb16(0x93, 40, 0), { out: seven });
   await fails(target, '5/2400', cdb10(0x41, 40, 1, 0x01), { out: seven });
   await fails(target, '5/2400', cdb16(0x93, 40, 1), {});
+  await fails(target, '5/2400', cdb16(0x93, 40, 2), { out: Buffer.alloc(1024) });
 });
 
 test('VERIFY and WRITE AND VERIFY compare when they are asked to', async () => {

@@ -101,7 +101,7 @@ export function writeSame(unit: LogicalUnit, command: ScsiCommand): void | Promi
 function sameBlock({ cdb, dataOut }: ScsiCommand): Uint8Array {
   const hasData = cdb[0] !== opcode.writeSame16 || (cdb[1] & writeSameFlag.noData) === 0;
   if (!hasData) return new Uint8Array(BLOCK_BYTES);
-  if (dataOut.length < BLOCK_BYTES) throw illegalRequest(additionalSense.invalidFieldInCdb);
+  if (dataOut.length !== BLOCK_BYTES) throw illegalRequest(additionalSense.invalidFieldInCdb);
   return dataOut.copy(BLOCK_BYTES);
 }
 
