@@ -13,6 +13,7 @@ import { job, nothingIsLeft, step } from './support.ts';
 /** The reasons are in docs/tcmu.md. */
 const KNOWN_FAILURES: readonly string[] = [
   'GetLBAStatus.UnmapSingle',
+  'WriteSame16.Unmap',
   'iSCSIdatasn.iSCSIDataSnInvalid',
   'iSCSIResiduals.Read10Invalid',
   ...['Read', 'Write', 'WriteVerify'].flatMap((name) =>
