@@ -46,6 +46,20 @@ export function parseNoParameters(body: string): void {
   parse(body, () => undefined);
 }
 
+/** `since` of a query, a whole number; 0 without it. Throws ERR_CONTROL_QUERY. */
+export function parseSince(query: URLSearchParams): number {
+  const text = query.get('since') ?? '0';
+  const value = Number(text);
+  const unknown = [...query.keys()].find((key) => key !== 'since');
+  if (/^\d+$/.test(text) && Number.isSafeInteger(value) && unknown === undefined) return value;
+  throw new ReplaybdError(
+    'ERR_CONTROL_QUERY',
+    `${REQUEST}: expected since=NUMBER and nothing else in the query, found ` +
+      JSON.stringify((unknown ?? `since=${text}`).slice(0, 80)),
+    { errno: 'EINVAL' },
+  );
+}
+
 export function parseSnapshotParameters(body: string): SnapshotParameters {
   return parse(body, (object) => {
     const [data, index, kind] = [

@@ -6,6 +6,7 @@ import {
   parseNoParameters,
   parseRecordParameters,
   parseResizeParameters,
+  parseSince,
   parseSnapshotParameters,
   type ForkParameters,
   type RecordParameters,
@@ -24,6 +25,8 @@ export interface ControlHandlers {
   health(): Answer;
   devices(): Answer;
   stats(deviceId: string): Answer;
+  /** First touches from a number on, see TouchFeed. */
+  touches(deviceId: string, since: number): Answer;
   /** Prometheus text, format 0.0.4. */
   metrics(): string | Promise<string>;
   /** What holds for an attach that does not say. */
@@ -78,6 +81,14 @@ export function controlRoutes(handlers: ControlHandlers): ControlRoute[] {
     get('/v1/health', () => json(handlers.health())),
     get('/v1/devices', () => json(handlers.devices())),
     get(device('stats'), async (id) => await json(handlers.stats(id))),
+    {
+      method: 'GET',
+      path: device('touches'),
+      use: async ({ id, body, query }) => {
+        parseNoParameters(body);
+        return await json(handlers.touches(id, parseSince(query)));
+      },
+    },
     metricsRoute('/metrics', handlers),
     post('/v1/devices', async ({ body }) => {
       return await json(handlers.attach(parseAttachParameters(body, handlers.attachDefaults)));

@@ -21,6 +21,7 @@ export function deviceHandlers(
       ...asJson(device.summary),
       fetcher: { demand: { ...demand }, prefetch: { ...prefetch }, ...fetcher },
       cache: { ...runtime.cache.stats },
+      missLatencyBuckets: device.missLatencyBuckets,
     };
   };
   return {
@@ -31,6 +32,7 @@ export function deviceHandlers(
     },
     devices: () => devices.list().map((device) => asJson(device.summary)),
     stats,
+    touches: (id, since) => asJson(devices.get(id).attachment.touchesSince(since)),
     metrics: () => runtime.metrics.registry.metrics(),
     ...(defaults === undefined ? {} : { attachDefaults: defaults }),
     attach: async (parameters) => {

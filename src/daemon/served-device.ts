@@ -3,6 +3,7 @@ import { daemonLimits } from '../base/limits.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import type { Frontend, FrontendRequest, PreparedFrontend } from '../frontend/frontend.ts';
 import { prepareFrontend } from '../frontend/frontends.ts';
+import type { LatencyBucket } from '../prefetch/histogram.ts';
 import { attachmentOptions, type AttachParameters } from './attach-parameters.ts';
 import { Attachment, type AttachmentOptions, type AttachmentReport } from './attachment.ts';
 import { runFor, type FaultContext } from './faults.ts';
@@ -115,6 +116,11 @@ export class ServedDevice {
   /** Of an open device, also one that has failed since; null otherwise. */
   get report(): AttachmentReport | null {
     return this.#attachment?.report() ?? null;
+  }
+
+  /** Of an open device; empty otherwise. */
+  get missLatencyBuckets(): LatencyBucket[] {
+    return this.#attachment?.quality.latencyBuckets() ?? [];
   }
 
   get summary(): DeviceSummary {

@@ -4,14 +4,14 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ReplaybdError } from '../base/errors.ts';
 import { SECTOR_BYTES } from '../base/limits.ts';
-import type { TouchedBytes } from '../blob/blob.ts';
 import { Attachment, type AttachmentReport, type AttachMode } from '../daemon/attachment.ts';
 import type { Runtime } from '../daemon/runtime.ts';
+import { worstSource } from '../daemon/touch-feed.ts';
 import { startFuse } from '../frontend/fuse/fuse-frontend.ts';
 import { FuseThreads } from '../frontend/fuse/threads.ts';
 import { startNbd } from '../frontend/nbd/server.ts';
 import { describeWorkload, type TraceRecords } from '../trace/trace.ts';
-import type { AccessSource, TimelineAccess } from '../../tui/timeline.ts';
+import type { TimelineAccess } from '../../tui/timeline.ts';
 import { NbdReader } from './nbd-client.ts';
 
 /** How a run reaches its device: a mounted file system, or an NBD client that plays reads. */
@@ -153,11 +153,4 @@ async function playOverNbd(
   } finally {
     await frontend.close();
   }
-}
-
-function worstSource(touched: TouchedBytes): AccessSource | null {
-  if (touched.demand > 0) return 'demand';
-  if (touched.late > 0) return 'late';
-  if (touched.prefetched > 0) return 'prefetched';
-  return touched.cached > 0 ? 'cached' : null;
 }

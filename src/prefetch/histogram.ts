@@ -1,6 +1,8 @@
 const BUCKETS_PER_DOUBLING = 8;
 const BUCKETS = 256;
 
+export type LatencyBucket = readonly [upToMs: number, count: number];
+
 /**
  * Latencies in logarithmic buckets from 1 us to about 70 minutes; a percentile is at most 9 % too
  * large. Adding allocates nothing.
@@ -30,6 +32,15 @@ export class LatencyHistogram {
     this.#count += 1;
     this.#sumMs += latencyMs;
     this.#maxMs = Math.max(this.#maxMs, latencyMs);
+  }
+
+  /** What is in the buckets, ascending: a bucket's upper end in ms and its count; empty ones left out. */
+  buckets(): LatencyBucket[] {
+    const found: LatencyBucket[] = [];
+    for (const [bucket, count] of this.#counts.entries()) {
+      if (count > 0) found.push([2 ** (bucket / BUCKETS_PER_DOUBLING) / 1000, count]);
+    }
+    return found;
   }
 
   /** The latency in ms that a part `quantile` (0 to 1) does not exceed; 0 when empty. */

@@ -2,7 +2,7 @@ import type { Blob, Lane, TouchedBytes } from '../blob/blob.ts';
 import type { ByteRange } from '../base/range.ts';
 import { SECTOR_BYTES } from '../base/limits.ts';
 import type { LocatedPiece, PlanResolver } from '../trace/build-plan.ts';
-import { LatencyHistogram } from './histogram.ts';
+import { LatencyHistogram, type LatencyBucket } from './histogram.ts';
 
 /**
  * What a miss waited for: 'demand' a fetch of its own, 'late' only prefetches in flight, 'repeat'
@@ -88,6 +88,11 @@ export class QualityMeter {
     counts.requests += 1;
     counts.bytes += receivedBytes;
     if (receivedBytes < askedBytes) counts.failed += 1;
+  }
+
+  /** Latencies of misses since the beginning: their differences tell of what happened between two looks. */
+  latencyBuckets(): LatencyBucket[] {
+    return this.#latency.buckets();
   }
 
   snapshot(): QualitySnapshot {

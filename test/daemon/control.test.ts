@@ -29,6 +29,7 @@ const handlers: ControlHandlers = {
   health: () => ({ ok: true }),
   devices: async () => await Promise.resolve([{ id: 'disk/1' }]),
   stats: (id) => ({ id: knownDevice(id), reads: 7 }),
+  touches: (id, since) => ({ id: knownDevice(id), since }),
   metrics: () => 'replaybd_reads_total 7\n',
   attach: ({ id, image, frontend }) => ({ id, image, frontend }),
   startRecording: (id, parameters) => ({ id: knownDevice(id), ...parameters }),
@@ -69,6 +70,12 @@ test('every documented request is answered', async (t) => {
   assert.deepEqual(await get('/v1/health'), { ok: true });
   assert.deepEqual(await get('/v1/devices'), [{ id: 'disk/1' }]);
   assert.deepEqual(await get('/v1/devices/disk%2F1/stats'), { id: 'disk/1', reads: 7 });
+  const touches = '/v1/devices/disk%2F1/touches';
+  assert.deepEqual(await get(touches), { id: 'disk/1', since: 0 });
+  assert.deepEqual(await get(`${touches}?since=9`), { id: 'disk/1', since: 9 });
+  for (const query of ['since=-1', 'since=', 'since=1e3', 'since=99999999999999999', 'from=1']) {
+    await assert.rejects(get(`${touches}?${query}`), { code: 'ERR_CONTROL_QUERY' }, query);
+  }
   assert.equal(await get('/metrics'), 'replaybd_reads_total 7\n');
   const stopped = await controlRequest(socketPath, 'POST', '/v1/devices/disk%2F1/record/stop');
   assert.deepEqual(stopped, { trace: 'disk/1.trace' });

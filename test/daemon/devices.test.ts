@@ -5,11 +5,13 @@ import { after, before, test } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { packageRoot } from '../../src/base/package-root.ts';
 import type { AttachParameters } from '../../src/daemon/attach-parameters.ts';
+import { deviceHandlers } from '../../src/daemon/device-handlers.ts';
 import { DeviceStore } from '../../src/daemon/device-store.ts';
 import { Devices } from '../../src/daemon/devices.ts';
 import { upstreamSnapshot } from '../../src/daemon/upstream-snapshot.ts';
 import { containFaults } from '../../src/daemon/faults.ts';
 import { Runtime } from '../../src/daemon/runtime.ts';
+import type { TouchPage } from '../../src/daemon/touch-feed.ts';
 import { NbdReader } from '../../src/demo/nbd-client.ts';
 import type { BlockDevice } from '../../src/device/block-device.ts';
 import { prepare } from '../../src/frontend/nbd/prepare.ts';
@@ -86,6 +88,26 @@ async function assertReads({ devices }: Bench, id: string): Promise<void> {
   await devices.get(id).attachment.device.read(2 ** 20, into);
   assert.ok(into.equals(disk.subarray(2 ** 20, 2 ** 20 + into.length)));
 }
+
+test('a device tells what its guest touches first, and how long misses took', async (t) => {
+  const { devices } = await bench(scratchOf(t));
+  const { attachment } = await devices.attach(wanted('a'));
+  // Opening may have fetched these bytes already: as front ends do when they find that it has not.
+  await attachment.device.read(2 ** 20, Buffer.alloc(4096));
+  await readAsGuest(attachment.device, 2 ** 20);
+  const { touches, stats } = deviceHandlers(devices);
+  const page = (await touches('a', 0)) as unknown as TouchPage;
+  assert.equal(page.touches.length, 1, 'the second read touched nothing new');
+  const [[timeMs, ...touched]] = page.touches;
+  assert.ok(timeMs > 0);
+  assert.deepEqual(touched, [2 ** 20, 4096, 'demand']);
+  assert.deepEqual(await touches('a', page.next), { next: page.next, lost: 0, touches: [] });
+  const { missLatencyBuckets } = (await stats('a')) as { missLatencyBuckets: [number, number][] };
+  assert.deepEqual(
+    missLatencyBuckets.map(([, count]) => count),
+    [1],
+  );
+});
 
 test('asking again gives the same device, other parameters are a conflict', async (t) => {
   const all = await bench(scratchOf(t));
