@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { writeFileAtomic } from '../base/atomic-file.ts';
 import { ReplaybdError } from '../base/errors.ts';
 import { accelerationFiles } from '../daemon/acceleration-files.ts';
@@ -30,6 +30,14 @@ interface ImportFlags extends ConvertFlags {
   workload?: string[];
 }
 
+interface ExportFlags extends Omit<ConvertFlags, 'image'> {
+  image?: string;
+  svg?: boolean;
+  png?: boolean;
+  csv?: boolean;
+  axis: 'lba' | 'layers';
+}
+
 interface PackFlags extends RuntimeFlags {
   output?: string;
   push?: string;
@@ -37,6 +45,12 @@ interface PackFlags extends RuntimeFlags {
 }
 
 const IMAGE = 'config.v1.json or a registry reference: whose layers the trace is about';
+
+/** One of the formats of `trace export`, which exclude each other. */
+function format(flag: string, description: string): Option {
+  const others = ['overlaybd', 'svg', 'png', 'csv'].filter((name) => `--${name}` !== flag);
+  return new Option(flag, description).conflicts(others);
+}
 
 /** `replaybd trace import`, `trace export` and `trace pack-layer`. */
 export function registerOverlaybd(trace: Command): void {
@@ -53,10 +67,21 @@ export function registerOverlaybd(trace: Command): void {
   addRuntimeOptions(importing).action(importTrace);
   const exporting = trace
     .command('export')
-    .description("make overlaybd's own trace of a trace")
+    .description("make overlaybd's own trace, a picture or a table of a trace")
     .argument('<trace>', 'a trace file')
-    .option('--overlaybd', "overlaybd's 24-byte records; the only format there is, and the default")
-    .requiredOption('--image <image>', IMAGE)
+    .addOption(format('--overlaybd', "overlaybd's 24-byte records, the default; needs --image"))
+    .addOption(format('--svg', 'a picture, time by place on the disk'))
+    .addOption(format('--png', 'the same in pixels'))
+    .addOption(format('--csv', 'the records, a line each'))
+    .addOption(
+      new Option(
+        '--axis <order>',
+        'of a picture: by address on the disk, or layers one above another',
+      )
+        .choices(['lba', 'layers'])
+        .default('lba'),
+    )
+    .option('--image <image>', IMAGE)
     .requiredOption('-o, --output <file>', 'the file to write')
     .option('--json', 'print what was written as JSON');
   addRuntimeOptions(exporting).action(exportTrace);
@@ -95,9 +120,15 @@ async function importTrace(file: string, flags: ImportFlags): Promise<void> {
   print(`${flags.output}: ${told.records} records, ${told.planRanges} plan ranges of ${taken}`);
 }
 
-async function exportTrace(file: string, flags: ConvertFlags): Promise<void> {
+async function exportTrace(file: string, flags: ExportFlags, command: Command): Promise<void> {
+  if (flags.svg === true || flags.png === true || flags.csv === true) {
+    await exportPicture(file, flags);
+    return;
+  }
+  const { image } = flags;
+  if (image === undefined) command.error("error: overlaybd's trace needs --image <image>");
   const source = decodeTrace(await readTraceFile(file), file);
-  const exported = await withImage(flags, flags.image, source.workload, async (target) =>
+  const exported = await withImage(flags, image, source.workload, async (target) =>
     exportOverlaybdTrace(source, target.image, target.stack),
   );
   await writeFileAtomic(flags.output, encodeOverlaybdTrace(exported.trace));
@@ -105,6 +136,15 @@ async function exportTrace(file: string, flags: ConvertFlags): Promise<void> {
   const records = exported.trace.count;
   const text = `${flags.output}: ${records} records, ${foreignBytes} bytes of other layers left out`;
   print(flags.json === true ? JSON.stringify({ records, foreignBytes }) : text);
+}
+
+/** For documents and other programs. */
+async function exportPicture(file: string, flags: ExportFlags): Promise<void> {
+  const { writePicture } = await import('../../tui/pictures/write-picture.ts');
+  const format = flags.svg === true ? 'svg' : flags.png === true ? 'png' : 'csv';
+  const facts = await writePicture(file, flags.output, format, flags.axis);
+  const text = `${flags.output}: ${facts.records} records, ${facts.bytes} bytes`;
+  print(flags.json === true ? JSON.stringify(facts) : text);
 }
 
 async function packLayer(
