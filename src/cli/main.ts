@@ -33,6 +33,7 @@ const MODULES: Readonly<Record<string, string>> = {
   image: 'image',
   convert: 'convert',
   trace: 'trace',
+  tui: 'tui',
   registry: 'registry',
   demo: 'demo',
   doctor: 'doctor',

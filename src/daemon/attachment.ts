@@ -42,7 +42,7 @@ import {
 } from './open-image.ts';
 import { RecordTraceFile } from './record-trace-file.ts';
 import type { Runtime } from './runtime.ts';
-import { TouchFeed, type TouchPage } from './touch-feed.ts';
+import { TouchFeed } from './touch-feed.ts';
 
 export type AttachMode = 'off' | 'record' | 'replay' | 'auto';
 
@@ -103,6 +103,7 @@ export class Attachment {
   readonly image: ImageDescription;
   readonly mode: 'off' | 'record' | 'replay';
   readonly quality: QualityMeter;
+  readonly touches = new TouchFeed();
   readonly replay: Replay | null;
   readonly #runtime: Runtime;
   readonly #blobs: readonly Blob[];
@@ -116,7 +117,6 @@ export class Attachment {
   #tracePath: string;
   readonly #replayedRecords: number;
   #recordFile: RecordTraceFile | null;
-  readonly #touches = new TouchFeed();
   /** The tap's clock at the access that is being accounted. */
   #accessUs = 0;
   #closing: Promise<AttachmentReport> | null = null;
@@ -249,12 +249,6 @@ export class Attachment {
       trace: this.#traceReport(),
       upper: this.upper?.report() ?? null,
     };
-  }
-
-  /** What was touched for the first time, from the touch number `since` on; see TouchFeed. */
-  touchesSince(since: number): TouchPage {
-    this.#drainTap();
-    return this.#touches.page(since);
   }
 
   /** The present recording, or the last one. */
@@ -410,7 +404,7 @@ export class Attachment {
     return new QualityMeter(
       (offset, length) => {
         const touched = touch(offset, length);
-        this.#touches.add(this.#accessUs, offset, length, touched);
+        this.touches.add(this.#accessUs, offset, length, touched);
         onTouch?.(this.#accessUs, offset, touched);
         return touched;
       },

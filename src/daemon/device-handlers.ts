@@ -32,7 +32,7 @@ export function deviceHandlers(
     },
     devices: () => devices.list().map((device) => asJson(device.summary)),
     stats,
-    touches: (id, since) => asJson(devices.get(id).attachment.touchesSince(since)),
+    touches: (id, since) => asJson(devices.get(id).attachment.touches.page(since)),
     metrics: () => runtime.metrics.registry.metrics(),
     ...(defaults === undefined ? {} : { attachDefaults: defaults }),
     attach: async (parameters) => {

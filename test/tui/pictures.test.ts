@@ -95,6 +95,7 @@ test('a table gives the records back', () => {
           lines.map((line) => line.split(',')[columns.indexOf(name)]);
         assert.equal(lines.length, count);
         assert.deepEqual(column('time_us').map(Number), [...trace.records.timeUs]);
+        assert.deepEqual(column('wait_us').map(Number), [...trace.records.waitUs]);
         assert.deepEqual(column('lba').map(Number), [...trace.records.lba]);
         assert.deepEqual(column('sectors').map(Number), [...trace.records.sectors]);
         assert.deepEqual(column('weight').map(Number), [...trace.records.weight]);

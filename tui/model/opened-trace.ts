@@ -21,11 +21,12 @@ export function openedTrace(name: string, trace: Trace, fileBytes: number): Open
   const { records } = trace;
   const codes = Uint8Array.from(records.layer, (layer) => layer + 1);
   const summary = summariseTrace(trace, fileBytes);
-  const labels = trace.image.layers.map(({ digest }, index) => {
-    return `layer ${index} ${shortDigest(digest)}, ${bytes(summary.layers[index].recordedBytes)}`;
-  });
+  const names = trace.image.layers.map(({ digest }, index) => ({
+    label: `layer ${index} ${shortDigest(digest)}, ${bytes(summary.layers[index].recordedBytes)}`,
+    short: `layer ${index}`,
+  }));
   const accesses = { ...records, codes };
-  return { name: plain(name), trace, summary, accesses, palette: paletteOf(labels) };
+  return { name: plain(name), trace, summary, accesses, palette: paletteOf(names) };
 }
 
 /** Of a digest, what people need to tell it from others. */

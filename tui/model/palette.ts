@@ -7,6 +7,8 @@ export interface Look {
   /** Of a picture. */
   readonly hex: string;
   readonly label: string;
+  /** The label where there is little room. */
+  readonly short: string;
 }
 
 /** Code 1 is the first look; code 0 is nothing. */
@@ -27,11 +29,11 @@ const COLOURS: readonly (readonly [colour: number, hex: string])[] = [
 const OTHER = [246, '#8a8a8a'] as const;
 
 /** A look for each of some things, in order. */
-export function paletteOf(labels: readonly string[]): Palette {
-  return labels.map((label, index) => {
+export function paletteOf(names: readonly Pick<Look, 'label' | 'short'>[]): Palette {
+  return names.map((name, index) => {
     const [colour, hex] = COLOURS[index] ?? OTHER;
     // Beyond 36 they have a symbol in common, as they have a colour.
-    return { symbol: index < 36 ? index.toString(36) : '+', colour, hex, label };
+    return { symbol: index < 36 ? index.toString(36) : '+', colour, hex, ...name };
   });
 }
 

@@ -72,7 +72,7 @@ export function beside(left: Line, width: number, right: Line): Line {
 /** A name and what it is, in columns. */
 export function fact(name: string, ...value: (string | Span)[]): Line {
   const spans = value.map((part) => (typeof part === 'string' ? span(part) : part));
-  return [span(` ${pad(name, 14)}`, 'dim'), ...spans];
+  return [span(` ${pad(name, 15)}`, 'dim'), ...spans];
 }
 
 /** Ready for a terminal, with what ends the look of its last span. */

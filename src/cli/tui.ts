@@ -1,0 +1,50 @@
+import type { Command } from 'commander';
+import { wholeNumber } from './arguments.ts';
+import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
+import { findDevices } from './control-socket.ts';
+import { controlSource } from '../../tui/control-source.ts';
+import { runTui } from '../../tui/run.ts';
+
+interface TuiFlags extends RuntimeFlags {
+  socket?: string;
+  image?: string;
+  view?: number;
+  plain?: boolean;
+}
+
+/** `replaybd tui`: traces and running devices in a terminal. */
+export function register(program: Command): void {
+  const command = program
+    .command('tui')
+    .description('look at traces, and at running devices, in the terminal')
+    .argument('[trace...]', 'trace files; the first two can be compared')
+    .option('--socket <path>', 'control socket of the process to watch (default: as ls finds them)')
+    .option('--image <image>', 'config.v1.json or a registry reference: names the files')
+    .option('--view <number>', 'the view to begin with, 1 to 7', wholeNumber(1, 7))
+    .option('--plain', 'text without pictures, as for screen readers (or INK_SCREEN_READER=true)');
+  addRuntimeOptions(command).action(tui);
+}
+
+async function tui(tracePaths: string[], flags: TuiFlags, command: Command): Promise<void> {
+  const { image, view, socket } = flags;
+  if (image !== undefined && tracePaths.length === 0) {
+    command.error('error: --image names the files of a trace; name the trace too');
+  }
+  await runTui({
+    tracePaths,
+    ...(view === undefined ? {} : { view }),
+    isPlain: flags.plain === true || process.env.INK_SCREEN_READER === 'true',
+    source: controlSource(() => findDevices(socket)),
+    ...(image === undefined
+      ? {}
+      : {
+          findFiles: async (opened, signal) => {
+            const { filesOfTrace } = await import('./tui-files.ts');
+            return await filesOfTrace(opened, image, flags, signal);
+          },
+        }),
+    stdin: process.stdin,
+    stdout: process.stdout,
+    env: process.env,
+  });
+}

@@ -1,0 +1,263 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import fc from 'fast-check';
+import { render } from 'ink-testing-library';
+import { createElement } from 'react';
+import { simulateColdStart } from '../../src/prefetch/simulate/simulate.ts';
+import type { FileUse } from '../../src/trace/file-report.ts';
+import { describeWorkload } from '../../src/trace/trace.ts';
+import { App } from '../../tui/app.ts';
+import { LINK_DEFAULT, simulationOf } from '../../tui/model/link.ts';
+import { VIEW_IDS } from '../../tui/model/state.ts';
+import { cellWidth } from '../../tui/paint/text.ts';
+import type { Store } from '../../tui/store.ts';
+import { bootTrace, LARGE, SMALL, storeOf, textOf } from './support.ts';
+
+// Goal: every view shows what the data say at every size, keys do what the help says, and nothing that a
+// trace or an image says of itself reaches the terminal as anything but text.
+// Method: screens as text, of stores whose keys are pressed; the ink application over ink-testing-library.
+
+const HOSTILE = '\u001b]0;owned\u0007\u001b[2J\r\n/\u202eevil';
+
+function file(name: string, firstUs: number, bytes: number): FileUse {
+  const facts = { kind: 'file' as const, sizeBytes: bytes * 2, lastUs: firstUs, share: 0.5 };
+  return {
+    name,
+    paths: [name],
+    ...facts,
+    firstUs,
+    bytes,
+    waitUs: 0,
+    layers: [{ layer: 0, bytes }],
+  };
+}
+
+const files = {
+  fileSystem: 'ext4',
+  files: [
+    file('/bin/app', 5000, 4096),
+    file('/lib/large.so', 9000, 2 ** 20),
+    file(HOSTILE, 9500, 512),
+  ],
+  nameAt: (lba: number) => (lba < 1_000_000 ? '/lib/large.so' : '/bin/app'),
+};
+
+/** A store over two traces whose every view has something to show. */
+function fullStore(options: { isColourless?: boolean; isPlain?: boolean } = {}): Store {
+  const first = bootTrace(2000, 4);
+  const hostile = { ...bootTrace(1500, 4, 2), workload: describeWorkload([HOSTILE], [HOSTILE]) };
+  const value = simulateColdStart(first, simulationOf(LINK_DEFAULT));
+  const store = storeOf([first, hostile], {
+    files,
+    simulation: { state: 'done', value },
+    ...options,
+  });
+  const device = {
+    device: 'app',
+    state: 'ready',
+    failure: null,
+    image: HOSTILE,
+    frontend: 'nbd',
+  } as const;
+  store.session.live.list([
+    { ...device, path: null, mount: null, mode: 'replay', virtualSizeBytes: 2 ** 30, readyMs: 5 },
+  ]);
+  return store;
+}
+
+function screen(store: Store, size: typeof SMALL | typeof LARGE = SMALL): string[] {
+  return textOf(store.rows(size));
+}
+
+test('every view fills exactly the screen, whatever its size and whatever names say', () => {
+  const key = fc.constantFrom(
+    ...[
+      '1',
+      '2',
+      '3',
+      '4',
+      '5',
+      '6',
+      '7',
+      'tab',
+      'backtab',
+      '?',
+      't',
+      'enter',
+      'escape',
+      'o',
+      'c',
+      's',
+    ],
+    ...[
+      'left',
+      'right',
+      'up',
+      'down',
+      'home',
+      'end',
+      'pageup',
+      'pagedown',
+      '+',
+      '-',
+      '<',
+      '>',
+      'n',
+      'p',
+    ],
+    ...['0', 'b', 'B', 'r', 'R', 'H', 'L', 'x'],
+  );
+  const size = fc.record({
+    columns: fc.integer({ min: 1, max: 220 }),
+    rows: fc.integer({ min: 1, max: 70 }),
+  });
+  const store = fullStore();
+  fc.assert(
+    fc.property(fc.array(key, { maxLength: 12 }), size, (keys, one) => {
+      for (const name of keys) store.press(name, one);
+      const rows = store.rows(one);
+      assert.equal(rows.length, one.rows);
+      for (const row of rows) {
+        // What is left when colours are taken away is printable, and no longer than the screen is wide.
+        const [text] = textOf([row]);
+        assert.doesNotMatch(text, /[\u0000-\u001f\u007f-\u009f\u202a-\u202e]/);
+        assert.ok(cellWidth(text) <= one.columns, `${cellWidth(text)} of ${one.columns}: ${text}`);
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('the overview tells what a trace holds, and a cold start on the chosen link', () => {
+  const store = fullStore();
+  const rows = screen(store).join('\n');
+  assert.match(rows, /records +2,000 first reads/);
+  assert.match(rows, /4 layers, 2\.0 GiB compressed/);
+  assert.match(rows, /on a link of 100 Mbit\/s, 20 ms/);
+  assert.match(rows, /replayed +[\d.]+ m?s +bound [\d.]+ m?s/);
+  store.press('B', SMALL);
+  assert.match(screen(store).join('\n'), /on a link of 50 Mbit\/s, 20 ms/);
+  store.press('t', SMALL);
+  assert.match(screen(store).join('\n'), /b\.trace.*trace 2 of 2/);
+});
+
+test('the timeline has a record under its cursor, and goes closer and back', () => {
+  const store = fullStore();
+  store.press('2', SMALL);
+  const { records, image } = store.session.traces[0].trace;
+  const whole = screen(store);
+  assert.match(whole.join('\n'), new RegExp(`● LBA ${records.lba[0].toLocaleString('en-GB')} \\+`));
+  assert.ok(whole.join('\n').includes(image.layers[records.layer[0]].digest.slice(7, 19)));
+  assert.match(whole.join('\n'), /record 1, .* \/lib\/large\.so|record 1, .* \/bin\/app/);
+  store.press('end', SMALL);
+  assert.match(screen(store).join('\n'), /record 2,000, layer/);
+  store.press('p', SMALL);
+  assert.doesNotMatch(screen(store).join('\n'), /record 2,000, layer/);
+  store.press('enter', SMALL);
+  assert.match(screen(store)[1], /4\.0 x closer/);
+  store.press('escape', SMALL);
+  assert.doesNotMatch(screen(store)[1], /closer/);
+  store.press('o', SMALL);
+  assert.match(screen(store).join('\n'), / layer 3│/);
+});
+
+test('kinds are told apart without colours', () => {
+  const store = fullStore({ isColourless: true });
+  store.press('2', SMALL);
+  for (const key of ['c', 'c', 't']) store.press(key, SMALL);
+  const rows = store.rows(SMALL);
+  assert.doesNotMatch(rows.join(''), /\u001b\[(?:38|48|3\d|4\d)/);
+  const text = rows.join('\n');
+  assert.match(text, /- unused +/);
+  assert.match(text, /█ demand/);
+  assert.doesNotMatch(text, /[▀▄]/);
+  assert.match(text, /│[^\n]*-[^\n]*/);
+});
+
+test('layers and files lead to their timeline; lists are sorted and filtered', () => {
+  const store = fullStore();
+  store.press('3', SMALL);
+  store.press('down', SMALL);
+  store.press('enter', SMALL);
+  assert.match(screen(store)[1], /only "layer 2"/);
+  const inLayer = store.session.traces[0].trace.records.layer.filter((layer) => layer === 2).length;
+  assert.match(screen(store)[1], new RegExp(` ${inLayer.toLocaleString('en-GB')} records`));
+  store.press('escape', SMALL);
+  assert.match(screen(store)[1], / 2,000 records/);
+  store.press('4', SMALL);
+  const names = (): string[] =>
+    screen(store)
+      .slice(3, 6)
+      .map((row) => row.trim().split(/ {2,}/).at(-1) ?? '');
+  assert.deepEqual(names().slice(0, 2), ['/bin/app', '/lib/large.so']);
+  store.press('s', SMALL);
+  assert.equal(names()[0], '/lib/large.so');
+  store.filter('bin');
+  assert.match(screen(store)[1], /1 of 3 files/);
+  store.press('enter', SMALL);
+  assert.match(screen(store)[1], /only "\/bin\/app"/);
+});
+
+test('two traces are compared; without a second, or an image, it is said what to do', () => {
+  const store = fullStore();
+  store.press('6', LARGE);
+  const rows = screen(store, LARGE).join('\n');
+  assert.match(rows, /similarity +[█▏▎▍▌▋▊▉ ]+ [\d.]+ %/);
+  assert.match(rows, /KEPT +MOVED +LOST +NEW/);
+  store.press('enter', LARGE);
+  assert.match(screen(store, LARGE)[1], /as a replay of a\.trace/);
+  const single = storeOf([bootTrace(10)]);
+  single.press('6', SMALL);
+  assert.match(screen(single).join('\n'), /Name two traces/);
+  single.press('4', SMALL);
+  assert.match(screen(single).join('\n'), /--image REF/);
+});
+
+test('sliders stop at their ends, and results are shown at once', () => {
+  const store = fullStore();
+  store.press('7', SMALL);
+  assert.match(screen(store).join('\n'), /▶ bandwidth .* 100 Mbit\/s[^]*replay \/ bound +1\.\d\d/);
+  for (let i = 0; i < 20; i += 1) store.press('right', SMALL);
+  assert.match(screen(store).join('\n'), /▶ bandwidth .* 10000 Mbit\/s/);
+  store.press('down', SMALL);
+  for (let i = 0; i < 20; i += 1) store.press('left', SMALL);
+  assert.match(screen(store).join('\n'), /▶ round trip +● ?─.* 1 ms/);
+});
+
+test('text for screen readers has no pictures in it', () => {
+  const store = fullStore({ isPlain: true });
+  for (const [index] of VIEW_IDS.entries()) {
+    store.press(String(index + 1), SMALL);
+    const rows = store.rows(SMALL);
+    assert.doesNotMatch(rows.join('\n'), /\u001b|[▀▄█▁░─┴│●]/);
+  }
+  store.press('2', SMALL);
+  assert.match(store.rows(SMALL).join('\n'), /0 µs to \d+ ms: \d+ records: .* layer \d/);
+});
+
+test('ink draws the rows, hands keys over, takes a filter, and ends on q', async () => {
+  const store = fullStore();
+  const app = render(createElement(App, { store }));
+  const settle = async (): Promise<void> => {
+    for (let i = 0; i < 20; i += 1) await turn();
+  };
+  const type = async (...keys: string[]): Promise<string> => {
+    for (const key of keys) {
+      app.stdin.write(key);
+      await settle();
+    }
+    return textOf([app.lastFrame() ?? ''])[0];
+  };
+  await settle();
+  assert.match(await type(), /2,000 first reads/);
+  assert.match(await type('4'), /\/lib\/large\.so/);
+  assert.doesNotMatch(await type('/', ...'app'), /large\.so/);
+  assert.match(await type('\r', '2'), /records by address/, 'letters are keys again');
+  assert.match(await type('G\r'), /4\.0 x closer/, 'keys that come together');
+  assert.match(await type('\t'), /LAYER +DIGEST/);
+  assert.match(await type('?'), /Any key goes back/);
+  assert.match(await type('x', '\u001b[Z'), /records by address/);
+  await type('q');
+  app.unmount();
+});

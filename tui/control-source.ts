@@ -1,0 +1,35 @@
+import { basename } from 'node:path';
+import { ReplaybdError } from '../src/base/errors.ts';
+import { controlRequest } from '../src/daemon/control-client.ts';
+import type { TouchPage } from '../src/daemon/touch-feed.ts';
+import { decodeTrace } from '../src/trace/decode.ts';
+import { readTraceFile } from '../src/trace/store.ts';
+import type { LiveSource, ServedDevice } from './live-poller.ts';
+import type { LiveStats } from './model/live.ts';
+import { openedTrace, type OpenedTrace } from './model/opened-trace.ts';
+
+/** Reads a trace file. Errors: those of reading and decoding one. */
+export async function openTrace(path: string): Promise<OpenedTrace> {
+  const bytes = await readTraceFile(path);
+  return openedTrace(basename(path), decodeTrace(bytes, path), bytes.length);
+}
+
+/** Devices by the control API; `find` lists those that there are. */
+export function controlSource(find: () => Promise<readonly ServedDevice[]>): LiveSource {
+  const ask = async (device: ServedDevice, what: string): Promise<object> => {
+    const path = `/v1/devices/${encodeURIComponent(device.device)}/${what}`;
+    const answer = await controlRequest(device.socketPath, 'GET', path);
+    if (typeof answer === 'object' && answer !== null) return answer;
+    throw new ReplaybdError(
+      'ERR_CONTROL_REPLY',
+      `${device.socketPath}: expected an object for ${path}, found something else. ` +
+        'Is this a replaybd daemon?',
+    );
+  };
+  return {
+    devices: find,
+    stats: async (device) => (await ask(device, 'stats')) as LiveStats,
+    touches: async (device, since) => (await ask(device, `touches?since=${since}`)) as TouchPage,
+    trace: openTrace,
+  };
+}
