@@ -1,12 +1,12 @@
-import { Worker } from 'node:worker_threads';
 import { ReplaybdError, type ErrorCode } from '../src/base/errors.ts';
 import { siblingModule } from '../src/base/package-root.ts';
 import type { BlockingAnswer, BlockingCalls, BlockingRequest } from './blocking-worker.ts';
+import { NativeThread } from './native-thread.ts';
 
 type Settle = { resolve: (value: unknown) => void; reject: (error: Error) => void };
 
 interface RunningThread {
-  worker: Worker;
+  thread: NativeThread;
   /** Calls without an answer yet; answers come in the order of calls. */
   waiting: Settle[];
 }
@@ -24,11 +24,11 @@ export class BlockingThread {
     name: Name,
     ...args: Parameters<BlockingCalls[Name]>
   ): Promise<ReturnType<BlockingCalls[Name]>> {
-    const { worker, waiting } = (this.#running ??= this.#start());
+    const { thread, waiting } = (this.#running ??= this.#start());
     return new Promise((resolve, reject) => {
       waiting.push({ resolve: resolve as (value: unknown) => void, reject });
-      worker.ref();
-      worker.postMessage({ name, args } satisfies BlockingRequest);
+      thread.worker.ref();
+      thread.worker.postMessage({ name, args } satisfies BlockingRequest);
     });
   }
 
@@ -37,19 +37,23 @@ export class BlockingThread {
     this.#running ??= this.#start();
   }
 
-  /** Ends the thread, unless it is stuck in a call: then it ends when the call does. */
+  /**
+   * Ends the thread. It is not killed: it ends when the call that it is at does, and calls that wait
+   * behind that one are rejected (ERR_BLOCKING_THREAD).
+   */
   close(): void {
-    void this.#running?.worker.terminate();
+    this.#running?.thread.end();
     this.#running = null;
   }
 
   #start(): RunningThread {
-    const worker = new Worker(siblingModule('blocking-worker', import.meta.url), {
+    const thread = new NativeThread(siblingModule('blocking-worker', import.meta.url), {
       name: 'replaybd-blocking',
       // A loop device's descriptor outlives the thread that opened it.
       trackUnmanagedFds: false,
     });
-    const running: RunningThread = { worker, waiting: [] };
+    const { worker } = thread;
+    const running: RunningThread = { thread, waiting: [] };
     worker.unref();
     worker.on('message', (answer: BlockingAnswer) => {
       const settle = running.waiting.shift();

@@ -14,6 +14,7 @@ import { parentPort } from 'node:worker_threads';
 import { codeOf, messageOf } from '../src/base/errors.ts';
 import { attachLoop, clearLoop, detachLoop, resizeLoop } from './loop.ts';
 import { mount, syncFilesystem, unmount } from './mount.ts';
+import { StopGuard } from './stop-guard.ts';
 
 // The thread behind BlockingThread: calls that the kernel may answer only after this process has
 // answered a read.
@@ -72,9 +73,17 @@ export interface BlockingRequest {
 
 export type BlockingAnswer = { value: unknown } | { code: string; message: string };
 
-parentPort?.on('message', ({ name, args }: BlockingRequest) => {
-  parentPort?.postMessage(answer(calls[name] as (...args: readonly unknown[]) => unknown, args));
+const guard = new StopGuard();
+const ended: BlockingAnswer = { code: 'ERR_BLOCKING_THREAD', message: 'the thread is ending' };
+
+parentPort?.on('message', (request: BlockingRequest | null) => {
+  if (request === null) return parentPort?.close();
+  const { name, args } = request;
+  const call = calls[name] as (...args: readonly unknown[]) => unknown;
+  parentPort?.postMessage(guard.isEnding ? ended : answer(call, args));
 });
+// Calls need no guard: they take numbers, texts and buffers, which koffi reads without running code.
+guard.leave();
 
 function answer(
   call: (...args: readonly unknown[]) => unknown,

@@ -252,6 +252,11 @@ export const applyLimits = {
   turnBytes: 4 * 1024 * 1024,
 } as const;
 
+export const threadLimits = {
+  /** How long the end of a process waits for threads that load libraries. */
+  exitMsMax: 10_000,
+} as const;
+
 export const loopLimits = {
   /** Free loop devices tried when others take them first. */
   attemptsMax: 64,
@@ -275,6 +280,8 @@ export const fuseLimits = {
   settleMsMax: 600_000,
   /** Attempts to unmount something busy within the time that close() allows. */
   unmountAttemptsMax: 1000,
+  /** How long close() waits for workers whose connection is gone; some may still be starting. */
+  workersEndMsMax: 60_000,
 } as const;
 
 export const tcmuLimits = {

@@ -123,6 +123,57 @@ test('close cuts off guests that stay', { skip: skipReason }, async (context) =>
 });
 
 test(
+  'close ends a connection that a copy of the mount keeps',
+  { skip: skipReason },
+  async (context) => {
+    const directory = temporaryDirectory(context);
+    const disk = new MemoryDisk('copied', MIB).fillRandom();
+    const options = { reader: disk.reader, directory, closeGraceMs: 200 };
+    const frontend = await startFuse(disk, options);
+    const { filePath } = frontend;
+    // As a container has one that was started meanwhile.
+    const hold = 'echo copied; read -r line; cat "$0"';
+    const args = ['--mount', '--propagation', 'private', 'sh', '-c', hold, filePath];
+    const holder = spawn('unshare', args, { stdio: ['pipe', 'pipe', 'ignore'] });
+    atEnd(context, async () => holder.kill('SIGKILL'));
+    await once(holder.stdout, 'data');
+    await frontend.close();
+    assert.deepEqual(leftovers(directory), []);
+    assert.deepEqual(readdirSync(directory), [], 'closed to the end');
+    holder.stdin.end('\n');
+    const [code] = (await once(holder, 'exit')) as [number];
+    assert.notEqual(code, 0, 'a read through the copy fails');
+  },
+);
+
+test(
+  'close ends a connection whose mount somebody took away',
+  { skip: skipReason },
+  async (context) => {
+    const directory = temporaryDirectory(context);
+    const disk = new MemoryDisk('taken', MIB).fillRandom();
+    const options = { reader: disk.reader, directory, closeGraceMs: 200, loop: false };
+    const frontend = await startFuse(disk, options);
+    const guest = await open(frontend.filePath);
+    await run('umount', '--lazy', frontend.filePath);
+    await frontend.close();
+    await assert.rejects(guest.read(Buffer.alloc(4096), 0, 4096, 0));
+    await guest.close();
+    assert.deepEqual(readdirSync(directory), [], 'closed to the end');
+  },
+);
+
+test('devices come and go quickly', { skip: skipReason }, async (context) => {
+  const directory = temporaryDirectory(context);
+  for (let round = 0; round < 5; round += 1) {
+    const disk = new MemoryDisk(`round${round}`, MIB).fillRandom();
+    const frontend = await startFuse(disk, { reader: disk.reader, directory, loop: false });
+    await frontend.close();
+    assert.deepEqual(readdirSync(directory), []);
+  }
+});
+
+test(
   'a server whose reader cannot be loaded fails to start',
   { skip: skipReason },
   async (context) => {

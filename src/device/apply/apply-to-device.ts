@@ -66,6 +66,7 @@ export async function applyToDevice(
     throw error;
   } finally {
     signal?.removeEventListener('abort', abort);
+    // It has told how it went, or is gone: it is in no native call, at most waits for its input.
     await worker.terminate();
   }
 }

@@ -189,8 +189,9 @@ class FuseAttachment implements FuseFrontend {
     }
     await this.#releaseServer();
     this.#threads.close();
+    if (this.#server !== null) return;
     openAttachments.delete(this);
-    if (this.#server === null) this.#removeDirectory();
+    this.#removeDirectory();
   }
 
   /**
@@ -268,7 +269,13 @@ class FuseAttachment implements FuseFrontend {
   async #releaseServer(): Promise<void> {
     const server = this.#server;
     if (server === null) return;
-    const failure = await this.#settledInTime(server.ended);
+    let failure = await this.#settledInTime(server.ended);
+    if (failure !== null) {
+      // Another namespace may have a copy of the mount; or a worker is still starting.
+      this.#log.warn({ path: server.path }, `fuse: cutting the connection: workers ${failure}`);
+      server.abort();
+      failure = await this.#settledInTime(server.ended, fuseLimits.workersEndMsMax);
+    }
     if (failure === null) {
       server.close();
       this.#server = null;
@@ -293,10 +300,10 @@ class FuseAttachment implements FuseFrontend {
 
 /**
  * A process that exits joins its threads first, and a worker that waits for the kernel never ends.
- * So what a process did not close is taken down when it exits.
+ * So what a process did not close is taken down when it exits, before threads are waited for.
  */
 const openAttachments = new Set<FuseAttachment>();
-process.on('exit', () => {
+process.prependListener('exit', () => {
   for (const attachment of openAttachments) attachment.abandon();
 });
 

@@ -4,6 +4,7 @@ import { fuseLimits, SECTOR_BYTES } from '../../base/limits.ts';
 import type { SharedDevice } from '../../device/block-device.ts';
 import { CachedReader } from '../../device/cached-reader.ts';
 import { TapProducer } from '../../device/tap.ts';
+import { StopGuard } from '../../../native/stop-guard.ts';
 import { receive, send } from './channel.ts';
 import { RemapWatch, type RemapLine } from './remap.ts';
 import {
@@ -268,14 +269,22 @@ class FuseWorker {
   }
 }
 
-/** A thread may be started before there is a device for it. */
-parentPort?.once('message', (data: FuseWorkerData) => {
-  void start(data);
+const guard = new StopGuard();
+
+/** A thread may be started before there is a device for it; it is told null when there will be none. */
+parentPort?.once('message', (data: FuseWorkerData | null) => {
+  if (data !== null && guard.enter()) void start(data);
 });
+guard.leave();
 
 async function start(data: FuseWorkerData): Promise<void> {
-  const reader = await makeReader(data);
-  new FuseWorker(data, reader).serve();
+  try {
+    const reader = await makeReader(data);
+    // All of it is guarded: a process that ends without closing aborts the connection first.
+    new FuseWorker(data, reader).serve();
+  } finally {
+    guard.leave();
+  }
 }
 
 async function makeReader({ reader, ringIndex }: FuseWorkerData): Promise<WorkerReader> {

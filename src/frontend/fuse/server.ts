@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync } from 'node:fs';
+import { dirname } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { fuseLimits } from '../../base/limits.ts';
@@ -7,11 +8,15 @@ import type { Logger } from '../../base/log.ts';
 import type { BlockDevice } from '../../device/block-device.ts';
 import { mount, mountFlags, unmount, unmountFlags } from '../../../native/mount.ts';
 import { FuseAnswers } from './answers.ts';
+import { FuseConnection } from './connection.ts';
 import type { FuseWorkerData, WorkerMessage } from './fuse-worker.ts';
 import type { FuseFile } from './protocol.ts';
 import { RemapAnnouncer, type RemapLine } from './remap.ts';
 import { ownerTag } from './owner.ts';
 import type { FuseThreads } from './threads.ts';
+
+/** Beside a device's file, for the moment in which its connection is aborted. */
+const CONTROL_DIRECTORY = 'control';
 
 /** What worker threads read hits with, instead of the device's own shared data. */
 export interface ReaderModule {
@@ -42,11 +47,12 @@ export interface FuseServerOptions {
  */
 export class FuseServer {
   readonly path: string;
-  /** Resolves when every worker has ended, which they do when the file is unmounted. */
+  /** Resolves when every worker has ended, which they do when the connection has. */
   readonly ended: Promise<void>;
   /** Resolves when the kernel has agreed on the protocol; rejects when the server fails first. */
   readonly ready: Promise<void>;
   readonly #fd: number;
+  readonly #connection: FuseConnection;
   readonly #answers: FuseAnswers;
   readonly #remap: RemapAnnouncer;
   readonly #stopRemapping: () => void;
@@ -73,11 +79,13 @@ export class FuseServer {
           `fd=${this.#fd},rootmode=100444,user_id=0,group_id=0,allow_other,default_permissions,` +
           `max_read=${fuseLimits.readBytesMax}`,
       });
+      this.#isMounted = true;
+      this.#connection = new FuseConnection(this.#fd, path);
     } catch (error) {
+      this.detach();
       closeSync(this.#fd);
       throw error;
     }
-    this.#isMounted = true;
     const ready = Promise.withResolvers<void>();
     this.ready = ready.promise;
     this.#remap = new RemapAnnouncer(options.workers, options.clock);
@@ -92,12 +100,24 @@ export class FuseServer {
   }
 
   /**
-   * Cuts the connection: every request, waiting or to come, fails. Does not block, and leaves the
-   * file mounted while somebody uses it.
+   * Cuts the connection: every request, waiting or to come, fails, and workers end. Does not block,
+   * and leaves the file mounted while somebody uses it.
    */
   abort(): void {
     this.#answers.abort();
-    if (!this.#isMounted) return;
+    if (this.#isMounted) this.#unmountByForce();
+    try {
+      // It lives on where somebody else took the mount away, or has a copy of it.
+      this.#connection.abort(`${dirname(this.path)}/${CONTROL_DIRECTORY}`);
+    } catch (error) {
+      this.#log.error(
+        { err: error },
+        `${this.path}: cannot end the connection: ${messageOf(error)}`,
+      );
+    }
+  }
+
+  #unmountByForce(): void {
     try {
       unmount(this.path, unmountFlags.force);
       this.#isMounted = false;
@@ -107,7 +127,7 @@ export class FuseServer {
     }
   }
 
-  /** After abort(): takes the file away from those who still use it. */
+  /** After abort(), or before there are workers: takes the file away from those who still use it. */
   detach(): void {
     if (this.#isMounted) unmount(this.path, unmountFlags.detach);
     this.#isMounted = false;

@@ -1,6 +1,7 @@
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { siblingModule } from '../../base/package-root.ts';
 import { BlockingThread } from '../../../native/blocking-thread.ts';
+import { NativeThread } from '../../../native/native-thread.ts';
 
 /**
  * The threads of a FUSE front end. Made before there is a device, they start up while the image is
@@ -9,7 +10,7 @@ import { BlockingThread } from '../../../native/blocking-thread.ts';
 export class FuseThreads {
   /** For calls that wait for the device. */
   readonly blocking: BlockingThread = new BlockingThread();
-  readonly #spare: Worker[];
+  readonly #spare: NativeThread[];
 
   constructor(workers: number) {
     this.blocking.start();
@@ -18,7 +19,7 @@ export class FuseThreads {
 
   /** A worker that waits for its first message, FuseWorkerData. The caller sees it end. */
   takeWorker(): Worker {
-    const worker = this.#spare.shift() ?? startWorker();
+    const { worker } = this.#spare.shift() ?? startWorker();
     worker.removeAllListeners('error');
     worker.ref();
     return worker;
@@ -26,17 +27,17 @@ export class FuseThreads {
 
   /** Ends what was not taken. */
   close(): void {
-    for (const worker of this.#spare.splice(0)) void worker.terminate();
+    for (const thread of this.#spare.splice(0)) thread.end();
     this.blocking.close();
   }
 }
 
-function startWorker(): Worker {
-  const worker = new Worker(siblingModule('fuse-worker', import.meta.url), {
+function startWorker(): NativeThread {
+  const thread = new NativeThread(siblingModule('fuse-worker', import.meta.url), {
     name: 'replaybd-fuse',
   });
   // It fails again when it is given something to do, and then somebody listens.
-  worker.on('error', () => undefined);
-  worker.unref();
-  return worker;
+  thread.worker.on('error', () => undefined);
+  thread.worker.unref();
+  return thread;
 }
