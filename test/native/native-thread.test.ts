@@ -53,7 +53,7 @@ test('threads of a front end that is never started end by themselves', async () 
   assert.deepEqual(codes, Array<number>(2 * MOMENTS).fill(BY_ITSELF));
 });
 
-test('close lets the call at hand end, and rejects those that wait', async () => {
+test('close leaves no call without an answer, and the next call has a new thread', async () => {
   const thread = new BlockingThread();
   const first = thread.call('readHead', '/dev/zero', 16);
   assert.deepEqual(Buffer.from(await first), Buffer.alloc(16));
