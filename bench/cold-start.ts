@@ -123,6 +123,9 @@ interface Row {
   /** What `trace simulate` says of the warm run's trace on this link. */
   predictedReplayMs: number;
   predictedLazyMs: number;
+  /** (predicted - measured median) / measured median. */
+  replayError: number;
+  lazyError: number;
 }
 
 async function measureLink(workspace: Workspace, shape: LinkShape): Promise<Row> {
@@ -213,6 +216,8 @@ function summarise(
     }),
     predictedReplayMs: predicted.predictedMs,
     predictedLazyMs: predicted.lazyMs,
+    replayError: predicted.predictedMs / times.replayMs - 1,
+    lazyError: predicted.lazyMs / lazyMs - 1,
   };
 }
 
@@ -329,13 +334,12 @@ function formatRow(row: object): string {
     predictedReplayMs,
     predictedLazyMs,
     touchedShare,
+    replayError,
+    lazyError,
     ...quality
   } = row as Row;
   const ms = (value: number): string => value.toFixed(0).padStart(6);
-  const off = (predictedMs: number, measuredMs: number): string => {
-    const share = ((predictedMs - measuredMs) / measuredMs) * 100;
-    return `${share < 0 ? '' : '+'}${share.toFixed(0)} %`;
-  };
+  const off = (error: number): string => `${error < 0 ? '' : '+'}${(error * 100).toFixed(0)} %`;
   const percent = (value: number | null): string => `${((value ?? 0) * 100).toFixed(1)} %`;
   return (
     `${String(link.megabitsPerSecond).padStart(4)} Mbit/s ${String(link.roundTripMs).padStart(2)} ms` +
@@ -345,7 +349,7 @@ function formatRow(row: object): string {
     `  coverage ${percent(quality.coverage)}  accuracy ${percent(quality.accuracy)}` +
     `  timeliness ${percent(quality.timeliness)}  over-fetch ${percent(quality.overFetch)}` +
     `  ${quality.requestsPerMiB.toFixed(2)} requests/MiB` +
-    `  predicted: lazy${ms(predictedLazyMs)} (${off(predictedLazyMs, lazyMs)})` +
-    ` replay${ms(predictedReplayMs)} (${off(predictedReplayMs, replayMs)})`
+    `  predicted: lazy${ms(predictedLazyMs)} (${off(lazyError)})` +
+    ` replay${ms(predictedReplayMs)} (${off(replayError)})`
   );
 }

@@ -55,6 +55,8 @@ export const simulateLimits = {
   planBytesMax: 2 ** 34,
   /** Points of a result's curve. */
   curvePointsMax: 200,
+  /** Times of lazy starts that are remembered of one trace. */
+  lazyStartsKept: 256,
   /** Links of one table. */
   gridLinksMax: 100,
 } as const;

@@ -2,7 +2,7 @@ import { Option, type Command } from 'commander';
 import { simulateLimits } from '../base/limits.ts';
 import { formatGrid, formatSimulation } from '../prefetch/simulate/format.ts';
 import { gridLinks, simulateGridRow, type GridRow } from '../prefetch/simulate/grid.ts';
-import { simulateColdStart } from '../prefetch/simulate/simulate.ts';
+import { prepareSimulation, simulate } from '../prefetch/simulate/simulate.ts';
 import {
   SIMULATION_POLICIES,
   type SimulationOptions,
@@ -49,10 +49,10 @@ export function registerSimulate(trace: Command): void {
     .option('--warm-ms <ms>', 'how long a start takes with everything local', positiveNumber)
     .option('--grid', 'a table of 9 links, or of those given')
     .option('--json', 'as JSON')
-    .action(simulate);
+    .action(simulateTrace);
 }
 
-async function simulate(file: string, flags: SimulateFlags, command: Command): Promise<void> {
+async function simulateTrace(file: string, flags: SimulateFlags, command: Command): Promise<void> {
   const { policy, concurrency, rangeSize, warmMs, grid = false } = flags;
   const bandwidths = flags.bandwidth ?? (grid ? GRID_BANDWIDTHS : []);
   const roundTripsMs = flags.rtt ?? (grid ? GRID_ROUND_TRIPS_MS : []);
@@ -61,7 +61,7 @@ async function simulate(file: string, flags: SimulateFlags, command: Command): P
   if (links.length > simulateLimits.gridLinksMax) {
     command.error(`error: ${links.length} links are more than ${simulateLimits.gridLinksMax}`);
   }
-  const trace = decodeTrace(await readTraceFile(file), file);
+  const prepared = prepareSimulation(decodeTrace(await readTraceFile(file), file));
   const optionsOf = (link: SimulationOptions['link']): SimulationOptions => ({
     ...{ link, policy },
     ...(concurrency === undefined ? {} : { concurrency }),
@@ -69,13 +69,13 @@ async function simulate(file: string, flags: SimulateFlags, command: Command): P
     ...(warmMs === undefined ? {} : { warmMs }),
   });
   if (links.length === 1 && !grid) {
-    const result = simulateColdStart(trace, optionsOf(links[0]));
+    const result = simulate(prepared, optionsOf(links[0]));
     process.stdout.write(flags.json === true ? json(result) : formatSimulation(result));
     return;
   }
   const rows: GridRow[] = [];
   for (const link of links) {
-    rows.push(simulateGridRow(trace, optionsOf(link)));
+    rows.push(simulateGridRow(prepared, optionsOf(link)));
     if (process.stderr.isTTY) process.stderr.write(`\r${rows.length} of ${links.length} links`);
   }
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');

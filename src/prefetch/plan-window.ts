@@ -60,7 +60,7 @@ export class PlanWindow {
     return bytes;
   }
 
-  /** The earliest range that no request has; null when there is none. */
+  /** The earliest range that no request has; null when there is none. It is taken before the next call. */
   next(): Entry | null {
     for (;;) {
       if (this.#cursor * 2 >= this.#byDue.length) this.#refill();
@@ -113,6 +113,7 @@ export class PlanWindow {
   #refill(): void {
     if (this.#ended && this.#byDue.length === 0) return;
     this.#byDue = this.#byDue.slice(this.#cursor).filter((entry) => !entry.taken);
+    const kept = this.#byDue.length;
     this.#cursor = 0;
     while (!this.#ended && this.#byDue.length < this.#wanted) {
       const { value, done } = this.#source.next();
@@ -120,7 +121,11 @@ export class PlanWindow {
       else this.#admit(value);
     }
     this.#wanted = prefetchLimits.windowRanges;
-    this.#byPlace = [...this.#byDue].sort((a, b) => a.blob - b.blob || a.offset - b.offset);
+    // What is kept is in order already, which a sort of all makes use of.
+    this.#byPlace = this.#byPlace
+      .filter((entry) => !entry.taken)
+      .concat(this.#byDue.slice(kept))
+      .sort((a, b) => a.blob - b.blob || a.offset - b.offset);
     for (const [place, entry] of this.#byPlace.entries()) entry.place = place;
     this.#generation += 1;
   }

@@ -1,4 +1,5 @@
 import { GRANULE_BYTES, sparseBitmapLimits } from '../base/limits.ts';
+import { sortPositions } from '../base/sort-positions.ts';
 import { SparseBitmap } from '../base/sparse-bitmap.ts';
 import { tooLarge } from './trace-errors.ts';
 import { warmTimeUs, type TraceImage, type TracePlan, type TraceRecords } from './trace.ts';
@@ -88,7 +89,7 @@ function makeSpans(source: SpanSource, groupCount: number): Spans {
   let count = 0;
   for (let group = 0; group < groupCount; group += 1) {
     const indexes = order.subarray(groupStart[group], groupStart[group + 1]);
-    sortByStart(source, indexes);
+    sortPositions(indexes, source.count, (i) => source.start(i));
     parts[group] = overlaps(source, indexes) ? firstOccurrences(source, indexes) : [];
     count += parts[group].length === 0 ? indexes.length : parts[group].length;
   }
@@ -140,26 +141,6 @@ function byGroup(
     next[groups[i]] += 1;
   }
   return { order, groupStart };
-}
-
-/**
- * Sorts positions by place, and positions of one place as they come. Numbers sort many times faster
- * than a function compares: so place and position become one, unless it would not be exact.
- */
-function sortByStart(source: SpanSource, indexes: Uint32Array): void {
-  const { count } = source;
-  const keys = new Float64Array(indexes.length);
-  let keyMax = 0;
-  for (let i = 0; i < keys.length; i += 1) {
-    keys[i] = source.start(indexes[i]) * count + indexes[i];
-    keyMax = Math.max(keyMax, keys[i]);
-  }
-  if (keyMax > Number.MAX_SAFE_INTEGER) {
-    indexes.sort((a, b) => source.start(a) - source.start(b) || a - b);
-    return;
-  }
-  keys.sort();
-  for (let i = 0; i < keys.length; i += 1) indexes[i] = keys[i] % count;
 }
 
 interface Part {

@@ -4,8 +4,12 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { simulateLimits } from '../../src/base/limits.ts';
 import { ColdStart } from '../../src/prefetch/simulate/cold-start.ts';
-import { EventQueue } from '../../src/prefetch/simulate/event-queue.ts';
-import { simulateColdStart } from '../../src/prefetch/simulate/simulate.ts';
+import { EventLine, EventQueue } from '../../src/prefetch/simulate/event-queue.ts';
+import {
+  prepareSimulation,
+  simulate,
+  simulateColdStart,
+} from '../../src/prefetch/simulate/simulate.ts';
 import {
   SIMULATION_POLICIES,
   type SimulatedLink,
@@ -49,10 +53,14 @@ const near = (actual: number, expected: number): void =>
 
 test('events happen in order of time, and of when they were planned', () => {
   fc.assert(
-    fc.property(fc.array(fc.nat(20)), (times) => {
+    fc.property(fc.array(fc.tuple(fc.nat(2), fc.nat(3)), { maxLength: 200 }), (planned) => {
       const events = new EventQueue();
       const seen: number[] = [];
-      for (const [index, time] of times.entries()) events.at(time, () => seen.push(index));
+      const happen = (_: null, index: number): number => seen.push(index);
+      const lines = [0, 1, 2].map(() => new EventLine<null>(events, happen));
+      const lastMs = [0, 0, 0];
+      const times = planned.map(([line, stepMs]) => (lastMs[line] += stepMs));
+      for (const [index, [line]] of planned.entries()) lines[line].at(times[index], null, index);
       while (events.step());
       const expected = [...times.keys()].sort((a, b) => times[a] - times[b] || a - b);
       assert.deepEqual(seen, expected);
@@ -134,7 +142,7 @@ test('on one link, first-access order is at the bound, and no other order is bet
       let delayMs = 0;
       for (const [i, { granules }] of rows.entries()) {
         neededBytes += granules * 4096;
-        delayMs = Math.max(delayMs, neededBytes / 1000 - workload.accesses[i].dueMs);
+        delayMs = Math.max(delayMs, neededBytes / 1000 - workload.accesses.dueMs[i]);
       }
       near(bestMs, dueMs + delayMs);
       for (const order of orders) assert.ok(start(order) >= bestMs - 1e-6, order.join(' '));
@@ -205,7 +213,12 @@ test('any start ends, the same every time, not before the bound, with all that i
       const trace = traceWith(withoutRepetition(planned), 4);
       const result = simulateColdStart(trace, chosen);
       assert.ok(result.predictedMs >= result.boundMs * (1 - 1e-9), 'the bound holds');
-      assert.deepEqual(simulateColdStart(trace, chosen), result);
+      const prepared = prepareSimulation(trace);
+      const other = { ...chosen, link: { ...chosen.link, roundTripMs: 7 } };
+      assert.deepEqual(simulate(prepared, other), simulateColdStart(trace, other));
+      for (let again = 0; again < 2; again += 1) {
+        assert.deepEqual(simulate(prepared, chosen), result);
+      }
       const { curve, coverage, timeliness } = result;
       assert.ok(curve.length <= simulateLimits.curvePointsMax);
       assert.equal(curve.at(-1)?.timeMs, result.predictedMs);

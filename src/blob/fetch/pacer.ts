@@ -48,6 +48,7 @@ const PROBE_GAIN = 1.25;
  */
 export class Pacer {
   readonly #ratesPerMs: number[] = [];
+  #bestPerMs = 0;
   #windowBytes: number = fetchLimits.windowBytesStart;
   #isOpening = true;
   /** Limited samples since the rate last grew, and all of them. */
@@ -74,7 +75,7 @@ export class Pacer {
 
   /** Greatest recent rate, both lanes together. */
   get bytesPerSecond(): number {
-    return this.#ratesPerMs.length === 0 ? 0 : Math.max(...this.#ratesPerMs) * 1000;
+    return this.#bestPerMs * 1000;
   }
 
   /** Whether the rates so far may be those of the window rather than of the link. */
@@ -151,6 +152,7 @@ export class Pacer {
     if (!this.#isLimited && ratePerMs < bestPerMs) return;
     this.#ratesPerMs.push(ratePerMs);
     if (this.#ratesPerMs.length > RATES_MAX) this.#ratesPerMs.shift();
+    this.#bestPerMs = Math.max(...this.#ratesPerMs);
     const wantedMs = WINDOW_GAIN * this.roundTripMs + PAUSE_MS;
     const wantedBytes = (this.bytesPerSecond * wantedMs) / 1000;
     if (!this.#isLimited) {

@@ -2,7 +2,7 @@ import { fetchLimits, simulateLimits } from '../../base/limits.ts';
 import { Pacer } from '../../blob/fetch/pacer.ts';
 import { Curve } from './curve.ts';
 import { DemandLane } from './demand-lane.ts';
-import { EventQueue } from './event-queue.ts';
+import { EventLine, EventQueue } from './event-queue.ts';
 import { FifoLanes } from './fifo-lanes.ts';
 import { Guest } from './guest.ts';
 import { Network } from './network.ts';
@@ -14,7 +14,7 @@ import type {
   SimulationPolicy,
   SimulationResult,
 } from './types.ts';
-import { UnitStates, wantedRanges } from './unit-states.ts';
+import { UnitStates, WANTED } from './unit-states.ts';
 import type { Workload } from './workload.ts';
 
 export interface ColdStartOptions {
@@ -104,7 +104,7 @@ export class ColdStart {
       onAheadUsed: (unit) => {
         this.#demand.onAheadUsed(workload.blob[unit], workload.length[unit]);
       },
-      onStep: () => this.#curve.offer(events.nowMs, () => this.#point()),
+      onStep: () => this.#offerPoint(),
       onEnd: () => {
         this.#endMs = events.nowMs;
       },
@@ -112,7 +112,8 @@ export class ColdStart {
   }
 
   run(): ColdStartOutcome {
-    this.#events.at(this.#options.setupMs, () => this.#open());
+    const setup = new EventLine<null>(this.#events, () => this.#open());
+    setup.at(this.#options.setupMs, null);
     while (this.#endMs === null && this.#events.step());
     const { touchedBytes, stalls, stalledMs } = this.#guest;
     const last = this.#point();
@@ -152,7 +153,7 @@ export class ColdStart {
       if (this.#toOpen === 0) this.#onOpened();
     }
     this.#guest.onPresent(unit);
-    this.#curve.offer(this.#events.nowMs, () => this.#point());
+    this.#offerPoint();
   }
 
   /** What nobody has sent for yet, of some units next to each other in the plan. */
@@ -166,12 +167,15 @@ export class ColdStart {
         if (blob[unit] !== blob[start] || offset[unit] !== end) break;
         end += length[unit];
       }
-      const bounds = [offset[start], end] as const;
-      const wanted = wantedRanges(states, blob[start], bounds, (u) => states.isWanted(u));
+      const wanted = states.ranges(WANTED, blob[start], offset[start], end);
       if (wanted.length === 0) continue;
       if (this.#fifo !== null) for (const range of wanted) this.#fifo.demand(range);
       else this.#demand.fetch(wanted);
     }
+  }
+
+  #offerPoint(): void {
+    if (this.#curve.wants(this.#events.nowMs)) this.#curve.add(this.#point());
   }
 
   #point(): SimulationPoint {

@@ -1,6 +1,6 @@
 import type { SimulationPoint } from './types.ts';
 
-/** Keeps a bounded number of points, about evenly apart in time, however many are offered. */
+/** Keeps a bounded number of points, about evenly apart in time, however many there could be. */
 export class Curve {
   readonly #pointsMax: number;
   #points: SimulationPoint[] = [];
@@ -11,15 +11,18 @@ export class Curve {
     this.#pointsMax = pointsMax;
   }
 
-  /** Offers a point; it is made only when one is wanted. Times never decrease. */
-  offer(timeMs: number, make: () => SimulationPoint): void {
-    if (timeMs < this.#nextMs) return;
-    this.#points.push(make());
+  /** Whether a point of this time is worth making. Times never decrease. */
+  wants(timeMs: number): boolean {
+    return timeMs >= this.#nextMs;
+  }
+
+  add(point: SimulationPoint): void {
+    this.#points.push(point);
     if (this.#points.length >= this.#pointsMax) {
       this.#points = this.#points.filter((_, index) => index % 2 === 0);
       this.#stepMs *= 2;
     }
-    this.#nextMs = timeMs + this.#stepMs;
+    this.#nextMs = point.timeMs + this.#stepMs;
   }
 
   /** The points, the last one included in any case. */

@@ -4,8 +4,8 @@ import { SparseBitmap } from '../../base/sparse-bitmap.ts';
 import { ReadAhead } from '../../blob/fetch/read-ahead.ts';
 import type { Pacer } from '../../blob/fetch/pacer.ts';
 import type { EventQueue } from './event-queue.ts';
-import type { ConnectionPool } from './network.ts';
-import type { BlobRange, UnitStates } from './unit-states.ts';
+import type { ConnectionPool, Transfer } from './network.ts';
+import type { BlobRange, Landing, UnitStates } from './unit-states.ts';
 
 export interface DemandLaneOptions {
   readonly events: EventQueue;
@@ -48,76 +48,76 @@ export class DemandLane {
     const [first] = ranges;
     const last = ranges[ranges.length - 1];
     if (!readAhead) {
-      for (const range of ranges) this.#request(range, () => undefined);
+      for (const range of ranges) this.#request(range, ignore);
       return;
     }
     const { blob, offset } = first;
     const end = rangeEnd(last);
     const wide = this.#window(blob).around(offset, end, this.#options.pacer.linkBytes);
     const wideEnd = Math.min(rangeEnd(wide), this.#blobSize(blob));
-    for (const range of ranges) this.#ask(range);
-    const [ahead] = wideEnd > end ? this.#ask({ blob, offset: end, length: wideEnd - end }) : [];
+    for (const range of ranges) this.#ask(range, ignore);
+    let aheadBytes = 0;
+    if (wideEnd > end) {
+      this.#ask({ blob, offset: end, length: wideEnd - end }, (start, bytes) => {
+        if (start === end) aheadBytes = bytes;
+      });
+    }
     let left = ranges.length;
     const onEnd = (): void => {
       left -= 1;
       if (left === 0 && wide.offset < offset) this.#fetchBehind(blob, wide.offset, offset);
     };
     for (const range of ranges) {
-      const isLast = range === last && ahead?.offset === end;
-      const aheadBytes = isLast ? ahead.length : 0;
-      if (aheadBytes > 0) this.#window(blob).onIssued(aheadBytes);
-      this.#request({ ...range, length: range.length + aheadBytes }, onEnd, rangeEnd(range));
+      if (range !== last || aheadBytes === 0) {
+        this.#request(range, onEnd);
+        continue;
+      }
+      this.#window(blob).onIssued(aheadBytes);
+      this.#request({ ...range, length: range.length + aheadBytes }, onEnd, end);
     }
   }
 
   #fetchBehind(blob: number, start: number, end: number): void {
-    for (const range of this.#ask({ blob, offset: start, length: end - start })) {
-      this.#window(blob).onIssued(range.length);
-      this.#request(range, () => undefined, range.offset);
-    }
+    this.#ask({ blob, offset: start, length: end - start }, (offset, length) => {
+      this.#window(blob).onIssued(length);
+      this.#request({ blob, offset, length }, ignore, offset);
+    });
   }
 
   /** `aheadFrom`: units that begin there or behind it are read ahead. */
   #request(range: BlobRange, onEnd: () => void, aheadFrom = Infinity): void {
-    const { events, pacer, states, pool } = this.#options;
-    const { offset } = states.workload;
     const step = fetchLimits.demandRequestBytesMax;
     let left = Math.ceil(range.length / step);
-    for (let at = range.offset; at < rangeEnd(range); at += step) {
-      const part = { ...range, offset: at, length: Math.min(step, rangeEnd(range) - at) };
-      const land = states.activate([part], 'demand', (unit) => offset[unit] >= aheadFrom);
+    const onPartEnd = (): void => {
+      this.#waiting -= 1;
+      left -= 1;
+      if (left === 0) onEnd();
+      this.#options.onChange();
+    };
+    const { blob } = range;
+    const end = rangeEnd(range);
+    for (let offset = range.offset; offset < end; offset += step) {
+      const length = Math.min(step, end - offset);
       this.requests += 1;
       this.#waiting += 1;
-      pool.request({
-        bytes: part.length,
-        onFirstByte: (latencyMs) => pacer.onFirstByte(latencyMs, events.nowMs),
-        onBytes: (bytes) => {
-          pacer.onBytes(bytes, events.nowMs);
-          land(bytes);
-        },
-        onEnd: () => {
-          this.#waiting -= 1;
-          left -= 1;
-          if (left === 0) onEnd();
-          this.#options.onChange();
-        },
-      });
+      const part = new DemandTransfer(this.#options, length, onPartEnd);
+      part.activate({ blob, offset, length }, aheadFrom);
+      this.#options.pool.request(part);
     }
     this.#options.onChange();
   }
 
-  /** Notes a range as asked for; what of it was not yet, in order. */
-  #ask(range: BlobRange): BlobRange[] {
-    const { blob } = range;
-    const first = Math.floor(range.offset / GRANULE_BYTES);
-    const granules = Math.ceil(rangeEnd(range) / GRANULE_BYTES) - first;
-    const fresh: BlobRange[] = [];
+  /** Notes a range as asked for; tells what of it was not yet, in order. */
+  #ask(
+    { blob, offset, length }: BlobRange,
+    onFresh: (offset: number, bytes: number) => void,
+  ): void {
+    const first = Math.floor(offset / GRANULE_BYTES);
+    const granules = Math.ceil((offset + length) / GRANULE_BYTES) - first;
     this.#askedOf(blob).add(first, granules, (start, count) => {
-      const offset = start * GRANULE_BYTES;
-      const end = Math.min(offset + count * GRANULE_BYTES, this.#blobSize(blob));
-      fresh.push({ blob, offset, length: end - offset });
+      const end = Math.min((start + count) * GRANULE_BYTES, this.#blobSize(blob));
+      onFresh(start * GRANULE_BYTES, end - start * GRANULE_BYTES);
     });
-    return fresh;
   }
 
   #blobSize(blob: number): number {
@@ -131,6 +131,40 @@ export class DemandLane {
   #askedOf(blob: number): SparseBitmap {
     return getOrMake(this.#asked, blob, () => new SparseBitmap());
   }
+}
+
+/** One request. There are very many: its functions are made once. */
+class DemandTransfer implements Transfer {
+  readonly bytes: number;
+  readonly onEnd: () => void;
+  readonly #options: DemandLaneOptions;
+  readonly #landing: Landing;
+
+  constructor(options: DemandLaneOptions, bytes: number, onEnd: () => void) {
+    this.#options = options;
+    this.bytes = bytes;
+    this.onEnd = onEnd;
+    this.#landing = options.states.landing();
+  }
+
+  activate(range: BlobRange, aheadFrom: number): void {
+    this.#options.states.activate(this.#landing, range, 'demand', aheadFrom);
+  }
+
+  onFirstByte(latencyMs: number): void {
+    const { pacer, events } = this.#options;
+    pacer.onFirstByte(latencyMs, events.nowMs);
+  }
+
+  onBytes(bytes: number): void {
+    const { pacer, events, states } = this.#options;
+    pacer.onBytes(bytes, events.nowMs);
+    states.land(this.#landing, bytes);
+  }
+}
+
+function ignore(): void {
+  // Nothing waits for it.
 }
 
 function getOrMake<K, V>(map: Map<K, V>, key: K, make: () => V): V {

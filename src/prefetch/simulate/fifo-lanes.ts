@@ -1,4 +1,4 @@
-import type { EventQueue } from './event-queue.ts';
+import { EventLine, type EventQueue } from './event-queue.ts';
 import type { ConnectionPool } from './network.ts';
 import type { BlobRange, UnitStates } from './unit-states.ts';
 
@@ -23,10 +23,13 @@ export class FifoLanes {
   readonly #options: FifoLanesOptions;
   /** By blob and number of the unit: those who wait for it, or null once it is there. */
   readonly #refills = new Map<string, (() => void)[] | null>();
+  /** Readers that are done with a range. */
+  readonly #done: EventLine<null>;
   readonly requests = { demand: 0, prefetch: 0 };
 
   constructor(options: FifoLanesOptions) {
     this.#options = options;
+    this.#done = new EventLine(options.events, () => this.#readNext());
   }
 
   /** Starts the readers. */
@@ -43,8 +46,7 @@ export class FifoLanes {
     const { value: range, done } = this.#options.ranges.next();
     if (done === true) return;
     // Not at once: a range that is there already must not make the stack deeper.
-    const next = (): void => this.#options.events.after(0, () => this.#readNext());
-    this.#read(range, 'prefetch', next);
+    this.#read(range, 'prefetch', () => this.#done.after(0, null));
   }
 
   #read(range: BlobRange, lane: 'demand' | 'prefetch', onDone: () => void): void {
@@ -92,12 +94,13 @@ export class FifoLanes {
     }
     const offset = first * refillBytes;
     const length = Math.min(end * refillBytes, states.workload.blobSizes[blob]) - offset;
-    const land = states.activate([{ blob, offset, length }], lane);
+    const landing = states.landing();
+    states.activate(landing, { blob, offset, length }, lane);
     this.requests[lane] += 1;
     pool.request({
       bytes: length,
       onFirstByte: () => undefined,
-      onBytes: land,
+      onBytes: (bytes) => states.land(landing, bytes),
       onEnd: () => {
         for (const key of keys) {
           const waiters = this.#refills.get(key) ?? [];

@@ -1,5 +1,5 @@
-import type { Trace } from '../../trace/trace.ts';
-import { simulateColdStart } from './simulate.ts';
+import type { PreparedSimulation } from './prepared.ts';
+import { simulate } from './simulate.ts';
 import {
   SIMULATION_POLICIES,
   type SimulatedLink,
@@ -30,11 +30,11 @@ const RANGE_KIB = [64, 256, 1024, 4096];
 const PAYS_SHARE = 0.9;
 
 /** Simulates one link with the options given, and then with each knob turned by itself. */
-export function simulateGridRow(trace: Trace, options: SimulationOptions): GridRow {
-  const { curve: _curve, ...result } = simulateColdStart(trace, options);
+export function simulateGridRow(prepared: PreparedSimulation, options: SimulationOptions): GridRow {
+  const { curve: _curve, ...result } = simulate(prepared, options);
   const choose = (name: string, change: Partial<SimulationOptions>): [string, number] => [
     name,
-    simulateColdStart(trace, { ...options, ...change }).predictedMs,
+    simulate(prepared, { ...options, ...change }).predictedMs,
   ];
   const swings = [
     swing(

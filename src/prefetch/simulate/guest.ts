@@ -1,6 +1,6 @@
-import type { EventQueue } from './event-queue.ts';
+import { EventLine, type EventQueue } from './event-queue.ts';
 import type { UnitStates } from './unit-states.ts';
-import type { Access, Workload } from './workload.ts';
+import type { Accesses, Workload } from './workload.ts';
 
 export interface GuestOptions {
   readonly events: EventQueue;
@@ -34,7 +34,11 @@ export class Guest {
   readonly touched: Touched = { prefetched: 0, late: 0, demand: 0 };
   readonly #options: GuestOptions;
   readonly #workload: Workload;
-  readonly #accesses: readonly Access[];
+  readonly #accesses: Accesses;
+  /** Accesses until the start is over. */
+  readonly #count: number;
+  /** The next access, or the end behind the last. */
+  readonly #turns: EventLine<null>;
   #next = 0;
   #startMs = 0;
   /** Units that the access under way lacks. */
@@ -46,9 +50,13 @@ export class Guest {
   constructor(options: GuestOptions) {
     this.#options = options;
     this.#workload = options.states.workload;
-    this.#accesses = this.#workload.accesses.filter(
-      ({ dueMs }) => dueMs * options.think <= options.warmMs,
-    );
+    this.#accesses = this.#workload.accesses;
+    const { count, dueMs } = this.#accesses;
+    const firstBehind = dueMs
+      .subarray(0, count)
+      .findIndex((timeMs) => timeMs * options.think > options.warmMs);
+    this.#count = firstBehind < 0 ? count : firstBehind;
+    this.#turns = new EventLine(options.events, () => this.#run());
   }
 
   get touchedBytes(): number {
@@ -70,8 +78,8 @@ export class Guest {
   /** A unit of the access under way has arrived; others do not matter. */
   onPresent(unit: number): void {
     if (this.#missing === 0) return;
-    const { firstUnit, endUnit } = this.#accesses[this.#next];
-    if (unit < firstUnit || unit >= endUnit) return;
+    const { firstUnit, endUnit } = this.#accesses;
+    if (unit < firstUnit[this.#next] || unit >= endUnit[this.#next]) return;
     this.#missing -= 1;
     if (this.#missing > 0) return;
     this.stalledMs += this.#options.events.nowMs - this.#stallStartMs;
@@ -81,24 +89,26 @@ export class Guest {
 
   /** Plans the next access, or the end. */
   #plan(): void {
-    const isOver = this.#next === this.#accesses.length;
-    const { events, onEnd } = this.#options;
-    if (isOver) events.at(this.#atMs(this.#options.warmMs), onEnd);
-    else events.at(this.#nextMs(), () => this.#run());
+    const isOver = this.#next === this.#count;
+    this.#turns.at(isOver ? this.#atMs(this.#options.warmMs) : this.#nextMs(), null);
   }
 
   /** Makes accesses until one waits, or until something else happens before the next. */
   #run(): void {
-    const { events } = this.#options;
+    const { events, onEnd } = this.#options;
+    if (this.#next === this.#count) {
+      onEnd();
+      return;
+    }
     do {
       if (!this.#access()) return;
       this.#next += 1;
-    } while (this.#next < this.#accesses.length && events.skipTo(this.#nextMs()));
+    } while (this.#next < this.#count && events.skipTo(this.#nextMs()));
     this.#plan();
   }
 
   #nextMs(): number {
-    return this.#atMs(this.#accesses[this.#next].dueMs * this.#options.think);
+    return this.#atMs(this.#accesses.dueMs[this.#next] * this.#options.think);
   }
 
   #atMs(dueMs: number): number {
@@ -108,7 +118,8 @@ export class Guest {
   /** Whether all of an access is there; if not, it is sent for. */
   #access(): boolean {
     const { states, demand, onStep } = this.#options;
-    const { firstUnit, endUnit } = this.#accesses[this.#next];
+    const firstUnit = this.#accesses.firstUnit[this.#next];
+    const endUnit = this.#accesses.endUnit[this.#next];
     let missing = 0;
     for (let unit = firstUnit; unit < endUnit; unit += 1) {
       this.#touch(unit);
@@ -126,7 +137,7 @@ export class Guest {
   #touch(unit: number): void {
     const { states, onAheadUsed } = this.#options;
     const bytes = this.#workload.length[unit];
-    const isOurs = !states.isWanted(unit) && states.laneOf(unit) === 'prefetch';
+    const isOurs = !states.isWanted(unit) && states.isPrefetched(unit);
     if (!isOurs) this.touched.demand += bytes;
     else if (states.isPresent(unit)) this.touched.prefetched += bytes;
     else this.touched.late += bytes;

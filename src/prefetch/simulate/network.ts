@@ -1,16 +1,20 @@
-import type { EventQueue } from './event-queue.ts';
+import assert from 'node:assert/strict';
+import { EventLine, type EventQueue } from './event-queue.ts';
 import type { SimulatedLink } from './types.ts';
 
-/** One request, and what its answer brings. */
+/** One request, told what its answer brings. */
 export interface Transfer {
   readonly bytes: number;
+  onFirstByte(latencyMs: number): void;
   /** So many more bytes arrived. */
-  readonly onBytes: (bytes: number) => void;
-  readonly onFirstByte: (latencyMs: number) => void;
-  readonly onEnd: () => void;
+  onBytes(bytes: number): void;
+  onEnd(): void;
 }
 
+/** A connection of a pool, with one request at a time. */
 interface Connection {
+  /** The idle ones of its pool. */
+  readonly idle: Connection[];
   /** Bytes that may be under way unacknowledged: TCP's congestion window. */
   windowBytes: number;
   unackedBytes: number;
@@ -21,6 +25,9 @@ interface Connection {
   /** It is in line for the link. */
   isInLine: boolean;
   transfer: Transfer | null;
+  /** When its request left, and what of the time since then is the opening of the connection. */
+  sentMs: number;
+  handshakeMs: number;
 }
 
 /** Segments that a fresh connection may send before the first is acknowledged (RFC 6928). */
@@ -47,6 +54,13 @@ export class Network {
   #isSending = false;
   #active = 0;
   readonly #onIdle: () => void;
+  /** Requests that reach the server, of open connections and of fresh ones. */
+  readonly #asked: EventLine<Connection>;
+  readonly #askedFresh: EventLine<Connection>;
+  /** Bytes of one turn: the last one left the server, arrived, was acknowledged. */
+  readonly #sent: EventLine<Connection>;
+  readonly #arrived: EventLine<Connection>;
+  readonly #acknowledged: EventLine<Connection>;
   receivedBytes = 0;
 
   /** `neededBytes`: about what will be sent. `onIdle` is told when no request is under way any more. */
@@ -59,44 +73,46 @@ export class Network {
     this.#link = link;
     this.#onIdle = onIdle;
     this.#turnBytes = Math.min(Math.max(neededBytes / TURNS, TURN_BYTES_MIN), TURN_BYTES_MAX);
+    const onAsked = (connection: Connection, bytes: number): void => {
+      connection.leftBytes = bytes;
+      this.#queue(connection);
+    };
+    this.#asked = new EventLine(events, onAsked);
+    this.#askedFresh = new EventLine(events, onAsked);
+    this.#sent = new EventLine(events, (connection, bytes) => this.#onSent(connection, bytes));
+    this.#arrived = new EventLine(events, (connection, bytes) => this.#arrive(connection, bytes));
+    this.#acknowledged = new EventLine(events, (connection, bytes) => {
+      this.#acknowledge(connection, bytes);
+    });
   }
 
-  /** Connections of one lane, so many of them open already. */
+  /** Connections of one lane, so many of them open already; there are as many as are needed. */
   pool(openCount: number): ConnectionPool {
-    const connect = (isOpen: boolean): Connection => ({
+    const idle: Connection[] = [];
+    while (idle.length < openCount) idle.push(this.#connect(idle, true));
+    return {
+      request: (transfer) => this.#send(idle.pop() ?? this.#connect(idle, false), transfer),
+    };
+  }
+
+  #connect(idle: Connection[], isOpen: boolean): Connection {
+    return {
+      ...{ idle, isOpen, isInLine: false, transfer: null },
       windowBytes: INITIAL_SEGMENTS * (this.#link.segmentBytes ?? SEGMENT_BYTES),
-      unackedBytes: 0,
-      leftBytes: 0,
-      toArriveBytes: 0,
-      isOpen,
-      isInLine: false,
-      transfer: null,
-    });
-    return new ConnectionPool(openCount, connect, (connection, transfer) =>
-      this.#send(connection, transfer),
-    );
+      ...{ unackedBytes: 0, leftBytes: 0, toArriveBytes: 0, sentMs: 0, handshakeMs: 0 },
+    };
   }
 
   #send(connection: Connection, transfer: Transfer): void {
-    const sentMs = this.#events.nowMs;
     const { roundTripMs } = this.#link;
-    const handshakeMs = connection.isOpen ? 0 : roundTripMs;
+    const line = connection.isOpen ? this.#asked : this.#askedFresh;
+    connection.sentMs = this.#events.nowMs;
+    connection.handshakeMs = connection.isOpen ? 0 : roundTripMs;
     connection.isOpen = true;
     connection.toArriveBytes = transfer.bytes;
+    connection.transfer = transfer;
     this.#active += 1;
-    let isFirst = true;
-    connection.transfer = {
-      ...transfer,
-      onBytes: (bytes) => {
-        if (isFirst) transfer.onFirstByte(this.#events.nowMs - sentMs - handshakeMs);
-        isFirst = false;
-        transfer.onBytes(bytes);
-      },
-    };
-    this.#events.after(handshakeMs + roundTripMs / 2, () => {
-      connection.leftBytes = transfer.bytes;
-      this.#queue(connection);
-    });
+    line.after(connection.handshakeMs + roundTripMs / 2, connection, transfer.bytes);
   }
 
   /** Puts a connection in line if it has something to send and may send it. */
@@ -122,60 +138,43 @@ export class Network {
     const bytes = Math.min(this.#turnBytes, leftBytes, windowBytes - unackedBytes);
     connection.unackedBytes += bytes;
     connection.leftBytes -= bytes;
-    this.#events.after((bytes / this.#link.bytesPerSecond) * 1000, () => {
-      connection.isInLine = false;
-      this.#queue(connection);
-      this.#events.after(this.#link.roundTripMs / 2, () => this.#arrive(connection, bytes));
-      this.#sendNext();
-    });
+    this.#sent.after((bytes / this.#link.bytesPerSecond) * 1000, connection, bytes);
+  }
+
+  #onSent(connection: Connection, bytes: number): void {
+    connection.isInLine = false;
+    this.#queue(connection);
+    this.#arrived.after(this.#link.roundTripMs / 2, connection, bytes);
+    this.#sendNext();
+  }
+
+  #acknowledge(connection: Connection, bytes: number): void {
+    connection.unackedBytes -= bytes;
+    connection.windowBytes = Math.min(connection.windowBytes + bytes, WINDOW_BYTES_MAX);
+    this.#queue(connection);
   }
 
   #arrive(connection: Connection, bytes: number): void {
-    const { transfer } = connection;
+    const { transfer, toArriveBytes, leftBytes, unackedBytes, windowBytes } = connection;
+    assert(transfer !== null, 'bytes arrive for a request');
     this.receivedBytes += bytes;
     connection.toArriveBytes -= bytes;
-    const isLast = connection.toArriveBytes === 0;
-    const acknowledge = (): void => {
-      connection.unackedBytes -= bytes;
-      connection.windowBytes = Math.min(connection.windowBytes + bytes, WINDOW_BYTES_MAX);
-      this.#queue(connection);
-    };
     // An acknowledgement that nothing waits for need not travel: the next request would be behind it.
-    const { leftBytes, unackedBytes, windowBytes } = connection;
-    if (unackedBytes + leftBytes <= windowBytes) acknowledge();
-    else this.#events.after(this.#link.roundTripMs / 2, acknowledge);
-    transfer?.onBytes(bytes);
-    if (!isLast) return;
+    if (unackedBytes + leftBytes <= windowBytes) this.#acknowledge(connection, bytes);
+    else this.#acknowledged.after(this.#link.roundTripMs / 2, connection, bytes);
+    if (toArriveBytes === transfer.bytes) {
+      transfer.onFirstByte(this.#events.nowMs - connection.sentMs - connection.handshakeMs);
+    }
+    transfer.onBytes(bytes);
+    if (toArriveBytes > bytes) return;
     this.#active -= 1;
     if (this.#active === 0) this.#onIdle();
-    transfer?.onEnd();
+    connection.idle.push(connection);
+    transfer.onEnd();
   }
 }
 
-/** The connections of a lane, each with one request at a time; there are as many as are needed. */
-export class ConnectionPool {
-  readonly #idle: Connection[];
-  readonly #connect: (isOpen: boolean) => Connection;
-  readonly #send: (connection: Connection, transfer: Transfer) => void;
-
-  constructor(
-    openCount: number,
-    connect: (isOpen: boolean) => Connection,
-    send: (connection: Connection, transfer: Transfer) => void,
-  ) {
-    this.#idle = Array.from({ length: openCount }, () => connect(true));
-    this.#connect = connect;
-    this.#send = send;
-  }
-
-  request(transfer: Transfer): void {
-    const connection = this.#idle.pop() ?? this.#connect(false);
-    this.#send(connection, {
-      ...transfer,
-      onEnd: () => {
-        this.#idle.push(connection);
-        transfer.onEnd();
-      },
-    });
-  }
+/** The connections of a lane. */
+export interface ConnectionPool {
+  request(transfer: Transfer): void;
 }

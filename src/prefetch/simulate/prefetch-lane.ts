@@ -5,9 +5,9 @@ import { coalesce, type PrefetchRequest } from '../coalesce.ts';
 import { coalesceOptionsFor, type CoalesceOptions } from '../coalesce-options.ts';
 import type { DueRange } from '../plan-window.ts';
 import type { EventQueue } from './event-queue.ts';
-import type { ConnectionPool } from './network.ts';
-import { wantedRanges, type BlobRange, type UnitStates } from './unit-states.ts';
-import { unitsIn } from './workload.ts';
+import type { ConnectionPool, Transfer } from './network.ts';
+import { ABSENT, QUEUED, type BlobRange, type Landing, type UnitStates } from './unit-states.ts';
+import { placeFrom } from './workload.ts';
 
 export interface PrefetchLaneOptions {
   readonly events: EventQueue;
@@ -79,12 +79,9 @@ export class PrefetchLane {
         this.#isPlanOver = true;
         return;
       }
-      const bounds = [request.offset, rangeEnd(request)] as const;
-      const isAbsent = (unit: number): boolean => states.isAbsent(unit);
-      for (const range of wantedRanges(states, request.blob, bounds, isAbsent)) {
-        unitsIn(states.workload, range.blob, range.offset, rangeEnd(range), (unit) =>
-          states.queue(unit),
-        );
+      const { blob, offset } = request;
+      for (const range of states.ranges(ABSENT, blob, offset, rangeEnd(request))) {
+        states.queue(range);
         this.#queue.push(range);
         this.#queuedBytes += range.length;
       }
@@ -100,7 +97,6 @@ export class PrefetchLane {
   /** The next in line, with as many of its blob behind it as one request should bring. */
   #nextBatch(): BlobRange[] {
     const { states } = this.#options;
-    const isQueued = (unit: number): boolean => states.isQueued(unit);
     const [{ blob }] = this.#queue;
     const batch: BlobRange[] = [];
     const kept: BlobRange[] = [];
@@ -114,8 +110,7 @@ export class PrefetchLane {
         continue;
       }
       this.#queuedBytes -= range.length;
-      const bounds = [range.offset, rangeEnd(range)] as const;
-      for (const part of wantedRanges(states, blob, bounds, isQueued)) {
+      for (const part of states.ranges(QUEUED, blob, range.offset, rangeEnd(range))) {
         if (leftBytes <= 0 || batch.length >= registryLimits.requestRangesMax) {
           kept.push(part);
           this.#queuedBytes += part.length;
@@ -138,35 +133,41 @@ export class PrefetchLane {
   #cut(range: BlobRange, bytes: number): BlobRange {
     if (range.length <= bytes) return range;
     const { workload } = this.#options.states;
-    let end = rangeEnd(range);
-    unitsIn(workload, range.blob, range.offset + bytes, end, (unit) => {
-      end = Math.min(end, workload.offset[unit]);
-    });
-    return { ...range, length: end - range.offset };
+    const { blob, offset } = range;
+    const place = placeFrom(workload, blob, offset + bytes);
+    const isInBlob = place < workload.firstPlace[blob + 1];
+    const end = isInBlob ? Math.min(rangeEnd(range), workload.offsetAt[place]) : rangeEnd(range);
+    return { blob, offset, length: end - offset };
   }
 
   #send(batch: readonly BlobRange[]): void {
-    const { events, pacer, states, pool } = this.#options;
-    const bytes = batch.reduce((sum, range) => sum + range.length, 0);
-    const land = states.activate(batch, 'prefetch');
+    const { pacer, states, pool } = this.#options;
+    const landing = states.landing();
+    for (const range of batch) states.activate(landing, range, 'prefetch');
+    const bytes = landing.expectedBytes;
     this.requests += 1;
     this.#active += 1;
     this.#activeBytes += bytes;
     pacer.onAsked(Math.ceil(bytes / GRANULE_BYTES) * GRANULE_BYTES);
-    pool.request({
+    pool.request(this.#transfer(bytes, landing));
+  }
+
+  #transfer(bytes: number, landing: Landing): Transfer {
+    const { events, pacer, states } = this.#options;
+    return {
       bytes,
       onFirstByte: (latencyMs) => pacer.onFirstByte(latencyMs, events.nowMs),
       onBytes: (count) => {
         pacer.onBytes(count, events.nowMs);
         this.#activeBytes -= count;
-        land(count);
+        states.land(landing, count);
         this.pump();
       },
       onEnd: () => {
         this.#active -= 1;
         this.pump();
       },
-    });
+    };
   }
 
   /** As replay.ts: a rate counts once the window is open, or when it is fast anyway. */

@@ -2,42 +2,56 @@ import { GRANULE_BYTES } from '../../base/limits.ts';
 import type { Trace } from '../../trace/trace.ts';
 import { coldStartBoundMs } from '../bound.ts';
 import { ColdStart, type ColdStartOutcome } from './cold-start.ts';
+import { PreparedSimulation } from './prepared.ts';
 import type { SimulationOptions, SimulationPolicy, SimulationResult } from './types.ts';
-import { makeWorkload, type Workload } from './workload.ts';
+import { UNIT_BYTES_MAX, type Workload } from './workload.ts';
 
-/** Units of a workload: what the smallest prefetch request brings. */
-const UNIT_BYTES_MAX = 64 * 1024;
 const REFILL_BYTES = 256 * 1024;
 /** A connection and the manifest; a registry that wants a token costs two more. */
 const SETUP_ROUND_TRIPS = 2;
 
+/** Options with what they leave out. */
+interface StartFacts {
+  readonly workload: Workload;
+  readonly unitBytesMax: number;
+  readonly think: number;
+  readonly warmMs: number;
+  readonly setupMs: number;
+  readonly readAhead: boolean;
+}
+
 /**
  * How long a cold start of a trace's workload takes on a link: a discrete-event simulation of the
  * guest, the fetcher's two lanes and TCP. The same trace and options always give the same result.
- * Throws ERR_SIMULATE_PLAN, ERR_SIMULATE_LIMIT.
+ * Throws ERR_SIMULATE_PLAN, ERR_SIMULATE_LIMIT. For one start; see `prepareSimulation` for more.
  */
 export function simulateColdStart(trace: Trace, options: SimulationOptions): SimulationResult {
-  const { link, policy = 'first-access', think = 1 } = options;
-  const workload = makeWorkload(trace, unitBytesOf(policy, options.rangeBytes));
-  const lastMs = workload.accesses.at(-1)?.dueMs ?? 0;
-  const warmMs = options.warmMs ?? lastMs * think;
-  const setupMs = (options.setupRoundTrips ?? SETUP_ROUND_TRIPS) * link.roundTripMs;
-  const run = (which: SimulationPolicy): ColdStartOutcome => {
-    const lazily = which === 'none';
-    return new ColdStart({
-      workload,
-      link,
-      policy: which,
-      concurrency: lazily ? null : (options.concurrency ?? null),
-      rangeBytes: lazily ? null : (options.rangeBytes ?? null),
-      refillBytes: options.rangeBytes ?? REFILL_BYTES,
-      readAhead: options.readAhead ?? true,
-      ...{ think, warmMs, setupMs },
-    }).run();
-  };
-  const outcome = run(policy);
-  const lazyMs = policy === 'none' ? outcome.predictedMs : run('none').predictedMs;
-  const boundMs = boundOf(workload, { warmMs, think, setupMs, options });
+  return simulate(prepareSimulation(trace), options);
+}
+
+/**
+ * Makes a trace ready for several starts, each of which takes less time then: what depends on the trace
+ * alone is made once, and a lazy start once for a link. Throws ERR_SIMULATE_PLAN, ERR_SIMULATE_LIMIT.
+ */
+export function prepareSimulation(trace: Trace): PreparedSimulation {
+  return new PreparedSimulation(trace);
+}
+
+/** As `simulateColdStart`, with the same result. */
+export function simulate(
+  prepared: PreparedSimulation,
+  options: SimulationOptions,
+): SimulationResult {
+  const { link, policy = 'first-access' } = options;
+  const facts = startFacts(prepared, policy, options);
+  const { unitBytesMax, think, warmMs, setupMs, readAhead } = facts;
+  const outcome = runStart(policy, facts, options);
+  const { bytesPerSecond, roundTripMs, segmentBytes = 0 } = link;
+  const lazyMs = prepared.lazyMs(
+    [bytesPerSecond, roundTripMs, segmentBytes, unitBytesMax, think, warmMs, setupMs, readAhead],
+    () => (policy === 'none' ? outcome : runStart('none', facts, options)).predictedMs,
+  );
+  const boundMs = boundOf(facts, options);
   const isLazySlower = lazyMs > warmMs;
   return {
     policy,
@@ -51,16 +65,46 @@ export function simulateColdStart(trace: Trace, options: SimulationOptions): Sim
   };
 }
 
+function startFacts(
+  prepared: PreparedSimulation,
+  policy: SimulationPolicy,
+  options: SimulationOptions,
+): StartFacts {
+  const { link, think = 1, readAhead = true, setupRoundTrips = SETUP_ROUND_TRIPS } = options;
+  const unitBytesMax = unitBytesOf(policy, options.rangeBytes);
+  const workload = prepared.workload(unitBytesMax);
+  const { count, dueMs } = workload.accesses;
+  const lastMs = count === 0 ? 0 : dueMs[count - 1];
+  const warmMs = options.warmMs ?? lastMs * think;
+  const setupMs = setupRoundTrips * link.roundTripMs;
+  return { workload, unitBytesMax, think, warmMs, setupMs, readAhead };
+}
+
+function runStart(
+  policy: SimulationPolicy,
+  { workload, think, warmMs, setupMs, readAhead }: StartFacts,
+  { link, concurrency, rangeBytes }: SimulationOptions,
+): ColdStartOutcome {
+  const isLazy = policy === 'none';
+  return new ColdStart({
+    ...{ workload, link, policy, readAhead, think, warmMs, setupMs },
+    concurrency: isLazy ? null : (concurrency ?? null),
+    rangeBytes: isLazy ? null : (rangeBytes ?? null),
+    refillBytes: rangeBytes ?? REFILL_BYTES,
+  }).run();
+}
+
 /** The bound over what the start needs before it ends. */
 function boundOf(
-  { plan }: Workload,
-  facts: { warmMs: number; think: number; setupMs: number; options: SimulationOptions },
+  { workload: { plan }, warmMs, think, setupMs }: StartFacts,
+  { link: { bytesPerSecond, roundTripMs } }: SimulationOptions,
 ): number {
-  const { warmMs, think, setupMs, options } = facts;
-  const dueUs = plan.dueUs.map((timeUs) => timeUs * think);
-  const firstBehind = dueUs.findIndex((timeUs) => timeUs > warmMs * 1000);
-  const count = firstBehind === -1 ? plan.count : firstBehind;
-  const { bytesPerSecond, roundTripMs } = options.link;
+  const dueUs = new Float64Array(plan.count);
+  let count = 0;
+  while (count < plan.count && plan.dueUs[count] * think <= warmMs * 1000) {
+    dueUs[count] = plan.dueUs[count] * think;
+    count += 1;
+  }
   const link = { setupMs, firstByteMs: roundTripMs, bytesPerSecond };
   return coldStartBoundMs(warmMs, { ...plan, count, dueUs }, link);
 }

@@ -1,57 +1,63 @@
-import type { Lane } from '../../blob/blob.ts';
 import type { ByteRange } from '../../base/range.ts';
-import { unitsIn, type Workload } from './workload.ts';
+import type { Lane } from '../../blob/blob.ts';
+import { placeFrom, type Workload } from './workload.ts';
 
 /** Bytes of a blob. */
 export interface BlobRange extends ByteRange {
   readonly blob: number;
 }
 
-const ABSENT = 0;
-const QUEUED = 1;
-const ACTIVE = 2;
-const PRESENT = 3;
+/** Where a unit can be: bits, for several can be asked for. */
+export const ABSENT = 1;
+/** A queue holds it. */
+export const QUEUED = 2;
+const ACTIVE = 4;
+const PRESENT = 8;
+/** Somebody has to ask for it: nobody did, or only a queue holds it. */
+export const WANTED = ABSENT | QUEUED;
+
+const NONE = -1;
+
+/** A request's units that have not arrived, as a list: no unit is in two. */
+export interface Landing {
+  receivedBytes: number;
+  expectedBytes: number;
+  firstUnit: number;
+  lastUnit: number;
+}
 
 /** Where each unit of a workload is, and who brought it. */
 export class UnitStates {
   readonly workload: Workload;
   readonly #states: Uint8Array;
-  /** Who fetches or fetched a unit: 1 demand, 2 prefetch. */
-  readonly #lanes: Uint8Array;
+  readonly #isPrefetched: Uint8Array;
   readonly #isAhead: Uint8Array;
+  /** Of units under way: the next one of their request, and where in its answer they end. */
+  readonly #nextUnit: Int32Array;
+  readonly #landsAt: Float64Array;
   readonly #onPresent: (unit: number) => void;
 
   constructor(workload: Workload, onPresent: (unit: number) => void) {
     this.workload = workload;
-    this.#states = new Uint8Array(workload.count);
-    this.#lanes = new Uint8Array(workload.count);
+    this.#states = new Uint8Array(workload.count).fill(ABSENT);
+    this.#isPrefetched = new Uint8Array(workload.count);
     this.#isAhead = new Uint8Array(workload.count);
+    this.#nextUnit = new Int32Array(workload.count);
+    this.#landsAt = new Float64Array(workload.count);
     this.#onPresent = onPresent;
-  }
-
-  isAbsent(unit: number): boolean {
-    return this.#states[unit] === ABSENT;
-  }
-
-  isQueued(unit: number): boolean {
-    return this.#states[unit] === QUEUED;
   }
 
   isPresent(unit: number): boolean {
     return this.#states[unit] === PRESENT;
   }
 
-  /** Somebody has to ask for it: nobody did, or only a queue holds it. */
+  /** A prefetch brings it or brought it. */
+  isPrefetched(unit: number): boolean {
+    return this.#isPrefetched[unit] === 1;
+  }
+
   isWanted(unit: number): boolean {
-    return this.#states[unit] <= QUEUED;
-  }
-
-  laneOf(unit: number): Lane {
-    return this.#lanes[unit] === 2 ? 'prefetch' : 'demand';
-  }
-
-  queue(unit: number): void {
-    this.#states[unit] = QUEUED;
+    return (this.#states[unit] & WANTED) !== 0;
   }
 
   /** Whether a unit came in only because others near it were needed; tells it once. */
@@ -61,62 +67,81 @@ export class UnitStates {
     return isAhead;
   }
 
-  /**
-   * A request for ranges leaves. Gives what is to be told of bytes that arrive of it: units become
-   * present as their last byte does.
-   */
-  activate(
-    ranges: readonly BlobRange[],
-    lane: Lane,
-    isAhead: (unit: number) => boolean = () => false,
-  ): (bytes: number) => void {
-    const { offset, length } = this.workload;
-    const units: number[] = [];
-    const ends: number[] = [];
-    let before = 0;
-    for (const range of ranges) {
-      const rangeEnd = range.offset + range.length;
-      unitsIn(this.workload, range.blob, range.offset, rangeEnd, (unit) => {
-        if (!this.isWanted(unit)) return;
-        this.#states[unit] = ACTIVE;
-        this.#lanes[unit] = lane === 'prefetch' ? 2 : 1;
-        this.#isAhead[unit] = isAhead(unit) ? 1 : 0;
-        units.push(unit);
-        ends.push(before + Math.min(offset[unit] + length[unit], rangeEnd) - range.offset);
-      });
-      before += range.length;
+  /** Queues the absent units that begin in a range. */
+  queue({ blob, offset, length }: BlobRange): void {
+    const { unitAt, offsetAt, firstPlace } = this.workload;
+    const last = firstPlace[blob + 1];
+    let place = placeFrom(this.workload, blob, offset);
+    for (; place < last && offsetAt[place] < offset + length; place += 1) {
+      const unit = unitAt[place];
+      if (this.#states[unit] === ABSENT) this.#states[unit] = QUEUED;
     }
-    let received = 0;
-    let next = 0;
-    return (bytes) => {
-      received += bytes;
-      for (; next < units.length && ends[next] <= received; next += 1) {
-        this.#states[units[next]] = PRESENT;
-        this.#onPresent(units[next]);
-      }
-    };
   }
-}
 
-/** Runs of wanted units among those in [start, end) of a blob, as ranges; gaps only between two. */
-export function wantedRanges(
-  states: UnitStates,
-  blob: number,
-  [start, end]: readonly [number, number],
-  isWanted: (unit: number) => boolean,
-): BlobRange[] {
-  const { offset, length } = states.workload;
-  const ranges: { blob: number; offset: number; length: number }[] = [];
-  let isOpen = false;
-  unitsIn(states.workload, blob, start, end, (unit) => {
-    if (!isWanted(unit)) {
-      isOpen = false;
-      return;
+  /**
+   * Runs of units in some states (a sum of them) among those that begin in [start, end) of a blob, as
+   * ranges; gaps only between two.
+   */
+  ranges(states: number, blob: number, start: number, end: number): BlobRange[] {
+    const { unitAt, offsetAt, firstPlace, length } = this.workload;
+    const ranges: { blob: number; offset: number; length: number }[] = [];
+    const last = firstPlace[blob + 1];
+    let runStart = -1;
+    let runEnd = 0;
+    let place = placeFrom(this.workload, blob, start);
+    for (; place < last && offsetAt[place] < end; place += 1) {
+      const unit = unitAt[place];
+      if ((this.#states[unit] & states) !== 0) {
+        if (runStart < 0) runStart = offsetAt[place];
+        runEnd = offsetAt[place] + length[unit];
+      } else if (runStart >= 0) {
+        ranges.push({ blob, offset: runStart, length: runEnd - runStart });
+        runStart = -1;
+      }
     }
-    const last = ranges.at(-1);
-    if (isOpen && last !== undefined) last.length = offset[unit] + length[unit] - last.offset;
-    else ranges.push({ blob, offset: offset[unit], length: length[unit] });
-    isOpen = true;
-  });
-  return ranges;
+    if (runStart >= 0) ranges.push({ blob, offset: runStart, length: runEnd - runStart });
+    return ranges;
+  }
+
+  /** What an answer brings, of a request that is made up: nothing yet. */
+  landing(): Landing {
+    return { receivedBytes: 0, expectedBytes: 0, firstUnit: NONE, lastUnit: NONE };
+  }
+
+  /**
+   * A request for a range leaves, behind those that the landing has already. Units that begin at
+   * `aheadFrom` or behind it come only because others near them are needed.
+   */
+  activate(landing: Landing, range: BlobRange, lane: Lane, aheadFrom = Infinity): void {
+    const { unitAt, offsetAt, firstPlace, length } = this.workload;
+    const isPrefetched = lane === 'prefetch' ? 1 : 0;
+    const rangeEnd = range.offset + range.length;
+    const last = firstPlace[range.blob + 1];
+    let place = placeFrom(this.workload, range.blob, range.offset);
+    for (; place < last && offsetAt[place] < rangeEnd; place += 1) {
+      const unit = unitAt[place];
+      if ((this.#states[unit] & WANTED) === 0) continue;
+      this.#states[unit] = ACTIVE;
+      this.#isPrefetched[unit] = isPrefetched;
+      this.#isAhead[unit] = offsetAt[place] >= aheadFrom ? 1 : 0;
+      const unitEnd = Math.min(offsetAt[place] + length[unit], rangeEnd);
+      this.#landsAt[unit] = landing.expectedBytes + unitEnd - range.offset;
+      if (landing.lastUnit === NONE) landing.firstUnit = unit;
+      else this.#nextUnit[landing.lastUnit] = unit;
+      landing.lastUnit = unit;
+    }
+    landing.expectedBytes += range.length;
+  }
+
+  /** Bytes of an answer arrive: units become present as their last byte does. */
+  land(landing: Landing, bytes: number): void {
+    landing.receivedBytes += bytes;
+    for (;;) {
+      const unit = landing.firstUnit;
+      if (unit === NONE || this.#landsAt[unit] > landing.receivedBytes) return;
+      landing.firstUnit = unit === landing.lastUnit ? NONE : this.#nextUnit[unit];
+      this.#states[unit] = PRESENT;
+      this.#onPresent(unit);
+    }
+  }
 }

@@ -1,17 +1,22 @@
 import { ReplaybdError } from '../../base/errors.ts';
 import { simulateLimits } from '../../base/limits.ts';
+import { sortPositions } from '../../base/sort-positions.ts';
 import { warmTimeUs, type Trace, type TracePlan } from '../../trace/trace.ts';
 
-/** What a guest does at one time of the warm axis: units [first, end), all of which it needs. */
-export interface Access {
-  readonly dueMs: number;
-  readonly firstUnit: number;
-  readonly endUnit: number;
+/** Of a unit: what the smallest prefetch request brings. */
+export const UNIT_BYTES_MAX = 64 * 1024;
+
+/** What a guest does, as columns: at one time of the warm axis it needs units [first, end), all of them. */
+export interface Accesses {
+  readonly count: number;
+  readonly dueMs: Float64Array;
+  readonly firstUnit: Uint32Array;
+  readonly endUnit: Uint32Array;
 }
 
 /**
  * A trace as a simulation needs it: its plan cut into units, which arrive whole. Units are numbered in
- * the order of the plan; `byPlace` has them in order of blob and offset.
+ * the order of the plan; places are in order of blob and offset.
  *
  *   plan    |--- range 0 ---|- range 1 -|---- range 2 ----|
  *   units   |  0  |  1 |  2 |     3     |  4  |  5  |  6  |      accesses: ranges due at one time
@@ -25,10 +30,14 @@ export interface Workload {
   readonly blob: Uint16Array;
   readonly offset: Float64Array;
   readonly length: Uint32Array;
-  readonly byPlace: Uint32Array;
+  /** By place: the unit, and its offset again, where a search finds it beside its neighbours. */
+  readonly unitAt: Uint32Array;
+  readonly offsetAt: Float64Array;
+  /** By blob, and one more: its first place. */
+  readonly firstPlace: Uint32Array;
   /** Units of metadata: they are the first ones, and opening the layers needs them. */
   readonly metadataUnits: number;
-  readonly accesses: readonly Access[];
+  readonly accesses: Accesses;
   /** In how many of the trace's runs a plan's range was needed. */
   readonly weight: Uint16Array;
 }
@@ -39,12 +48,15 @@ export interface Workload {
  */
 export function makeWorkload(trace: Trace, unitBytesMax: number): Workload {
   const { plan, image } = trace;
-  const unitsMax = countUnits(plan, unitBytesMax);
+  const { unitsMax, bytes } = measure(plan, unitBytesMax);
   const blob = new Uint16Array(unitsMax);
   const offset = new Float64Array(unitsMax);
   const length = new Uint32Array(unitsMax);
-  const accesses: Access[] = [];
+  const dueMs = new Float64Array(plan.count);
+  const firstUnits = new Uint32Array(plan.count);
+  const endUnits = new Uint32Array(plan.count);
   let count = 0;
+  let accessCount = 0;
   let metadataUnits = 0;
   let firstUnit = 0;
   for (let i = 0; i < plan.count; i += 1) {
@@ -62,48 +74,61 @@ export function makeWorkload(trace: Trace, unitBytesMax: number): Workload {
       metadataUnits = count;
       firstUnit = count;
     } else if (isLastOfAccess) {
-      accesses.push({ dueMs: plan.dueUs[i] / 1000, firstUnit, endUnit: count });
+      dueMs[accessCount] = plan.dueUs[i] / 1000;
+      firstUnits[accessCount] = firstUnit;
+      endUnits[accessCount] = count;
+      accessCount += 1;
       firstUnit = count;
     }
   }
   return {
     plan,
     blobSizes: image.layers.map((layer) => layer.sizeBytes),
-    bytes: plan.length.reduce((sum, bytes) => sum + bytes, 0),
-    ...{ count, blob, offset, length, metadataUnits, accesses },
-    byPlace: Uint32Array.from({ length: count }, (_, unit) => unit).sort(
-      (a, b) => blob[a] - blob[b] || offset[a] - offset[b],
-    ),
+    ...{ count, bytes, blob, offset, length, metadataUnits },
+    ...placesOf({ count, blob, offset }, image.layers.length),
+    accesses: { count: accessCount, dueMs, firstUnit: firstUnits, endUnit: endUnits },
     weight: planWeights(trace),
   };
 }
 
-/** Calls back with every unit of a blob that begins in [start, end), in order. */
-export function unitsIn(
-  workload: Workload,
-  blob: number,
-  start: number,
-  end: number,
-  onUnit: (unit: number) => void,
-): void {
-  const { byPlace, blob: blobs, offset } = workload;
-  let low = 0;
-  let high = byPlace.length;
+/** The first place of a blob's units that begin at an offset or behind it. */
+export function placeFrom(workload: Workload, blob: number, offset: number): number {
+  const { offsetAt, firstPlace } = workload;
+  let low = firstPlace[blob];
+  let high = firstPlace[blob + 1];
   while (low < high) {
     const middle = (low + high) >>> 1;
-    const unit = byPlace[middle];
-    if (blobs[unit] < blob || (blobs[unit] === blob && offset[unit] < start)) low = middle + 1;
+    if (offsetAt[middle] < offset) low = middle + 1;
     else high = middle;
   }
-  for (let place = low; place < byPlace.length; place += 1) {
-    const unit = byPlace[place];
-    if (blobs[unit] !== blob || offset[unit] >= end) return;
-    onUnit(unit);
-  }
+  return low;
 }
 
-/** How many units a plan comes to, at most. */
-function countUnits(plan: TracePlan, unitBytesMax: number): number {
+/** Units in order of blob and offset; of one place, as they are numbered. */
+function placesOf(
+  { count, blob, offset }: Pick<Workload, 'count' | 'blob' | 'offset'>,
+  blobs: number,
+): Pick<Workload, 'unitAt' | 'offsetAt' | 'firstPlace'> {
+  const firstPlace = new Uint32Array(blobs + 1);
+  for (let unit = 0; unit < count; unit += 1) firstPlace[blob[unit] + 1] += 1;
+  for (let i = 0; i < blobs; i += 1) firstPlace[i + 1] += firstPlace[i];
+  const next = firstPlace.slice();
+  const unitAt = new Uint32Array(count);
+  for (let unit = 0; unit < count; unit += 1) {
+    unitAt[next[blob[unit]]] = unit;
+    next[blob[unit]] += 1;
+  }
+  for (let i = 0; i < blobs; i += 1) {
+    const units = unitAt.subarray(firstPlace[i], firstPlace[i + 1]);
+    sortPositions(units, count, (unit) => offset[unit]);
+  }
+  const offsetAt = new Float64Array(count);
+  for (let place = 0; place < count; place += 1) offsetAt[place] = offset[unitAt[place]];
+  return { unitAt, offsetAt, firstPlace };
+}
+
+/** How many units a plan comes to, at most, and how many bytes. */
+function measure(plan: TracePlan, unitBytesMax: number): { unitsMax: number; bytes: number } {
   if (plan.count === 0) {
     throw new ReplaybdError(
       'ERR_SIMULATE_PLAN',
@@ -111,13 +136,13 @@ function countUnits(plan: TracePlan, unitBytesMax: number): number {
         'fewer accesses.',
     );
   }
-  let units = 0;
+  let unitsMax = 0;
   let bytes = 0;
   for (let i = 0; i < plan.count; i += 1) {
     bytes += plan.length[i];
-    units += Math.ceil(plan.length[i] / unitBytesMax) + 1;
+    unitsMax += Math.ceil(plan.length[i] / unitBytesMax) + 1;
   }
-  if (bytes <= simulateLimits.planBytesMax) return units;
+  if (bytes <= simulateLimits.planBytesMax) return { unitsMax, bytes };
   const found = `${bytes} bytes, expected at most ${simulateLimits.planBytesMax}`;
   throw new ReplaybdError('ERR_SIMULATE_LIMIT', `the trace's plan has ${found}`);
 }
