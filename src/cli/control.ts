@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { controlRequest } from '../daemon/control-client.ts';
 import { positiveNumber } from './arguments.ts';
 import { formatStats } from './control-format.ts';
+import { addWorkloadOptions, workloadWords, type WorkloadFlags } from './workload-options.ts';
 import {
   addSocketOptions,
   devicePath,
@@ -20,9 +21,8 @@ export function register(program: Command): void {
     .action(stats);
   addSocketOptions(program.command('detach')).description('end an attached device').action(detach);
   const record = program.command('record').description('record what an attached device reads');
-  addSocketOptions(record.command('start'))
+  addWorkloadOptions(addSocketOptions(record.command('start')))
     .description('record what is read for the first time from now on')
-    .option('--workload <word...>', 'names the workload: traces are kept by image and workload')
     .option('--trace <file>', 'record to this file instead of the trace store')
     .option('--time-limit <s>', 'end the recording after so long', positiveNumber)
     .option('--until-idle <s>', 'end it when nothing new was read for so long', positiveNumber)
@@ -56,19 +56,18 @@ async function stopRecording(name: string | undefined, flags: ControlFlags): Pro
   print(flags, answer, `${device}: ${answer.records} records in ${seconds} s\n`);
 }
 
-interface RecordFlags extends ControlFlags {
-  workload?: string[];
+interface RecordFlags extends ControlFlags, WorkloadFlags {
   trace?: string;
   timeLimit?: number;
   untilIdle?: number;
 }
 
 async function startRecording(name: string | undefined, flags: RecordFlags): Promise<void> {
-  const { workload, trace, timeLimit, untilIdle } = flags;
+  const { trace, timeLimit, untilIdle } = flags;
   const { socketPath, device } = await findDevice(deviceFlags(name, flags));
   const path = devicePath(device, 'record/start');
   const parameters = {
-    ...{ workload, timeLimit, untilIdle },
+    ...{ ...workloadWords(flags), timeLimit, untilIdle },
     ...(trace === undefined ? {} : { trace: resolve(trace) }),
   };
   const answer = (await controlRequest(socketPath, 'POST', path, parameters)) as RecordStarted;

@@ -17,6 +17,7 @@ import { describeWorkload } from '../trace/trace.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { complain } from './terminal.ts';
 import { withImage, withRuntime } from './trace-image.ts';
+import { addWorkloadOptions, workloadOf, type WorkloadFlags } from './workload-options.ts';
 
 interface ConvertFlags extends RuntimeFlags {
   image: string;
@@ -24,10 +25,9 @@ interface ConvertFlags extends RuntimeFlags {
   json?: boolean;
 }
 
-interface ImportFlags extends ConvertFlags {
+interface ImportFlags extends ConvertFlags, WorkloadFlags {
   overlaybd?: boolean;
   paths?: boolean;
-  workload?: string[];
 }
 
 interface ExportFlags extends Omit<ConvertFlags, 'image'> {
@@ -62,9 +62,8 @@ export function registerOverlaybd(trace: Command): void {
     .option('--paths', 'refuse anything but a list of paths; a path that ends with / is a tree')
     .requiredOption('--image <image>', IMAGE)
     .requiredOption('-o, --output <file>', 'the trace to write')
-    .option('--workload <word...>', 'names the workload')
     .option('--json', 'print what was taken over as JSON');
-  addRuntimeOptions(importing).action(importTrace);
+  addWorkloadOptions(addRuntimeOptions(importing)).action(importTrace);
   const exporting = trace
     .command('export')
     .description("make overlaybd's own trace, a picture or a table of a trace")
@@ -101,7 +100,7 @@ export function registerOverlaybd(trace: Command): void {
 
 async function importTrace(file: string, flags: ImportFlags): Promise<void> {
   const source = await readForeign(file, flags);
-  const workload = describeWorkload(flags.workload ?? [], []);
+  const workload = workloadOf(flags);
   const { trace, facts } = await withImage(flags, flags.image, workload, (target, signal) =>
     traceOfForeign(source, target, flags.image, signal),
   );

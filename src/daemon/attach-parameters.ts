@@ -5,7 +5,8 @@ import { daemonLimits } from '../base/limits.ts';
 import type { FrontendKind, FrontendParameters } from '../frontend/frontend.ts';
 import { checkFrontendParameters, FRONTEND_KINDS } from '../frontend/frontends.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
-import { describeWorkload } from '../trace/trace.ts';
+import type { TraceWorkload } from '../trace/trace.ts';
+import { wordsOfWorkload, workloadOfWords, type WorkloadWords } from '../trace/workload.ts';
 import type { AttachmentOptions, AttachMode } from './attachment.ts';
 import type { ServiceConfig } from './service-config.ts';
 
@@ -13,7 +14,7 @@ export const ATTACH_MODES: readonly AttachMode[] = ['off', 'record', 'replay', '
 const UPPER_KINDS: readonly UpperKind[] = ['append', 'sparse'];
 
 /** A device as it is asked for: all that it takes to attach it, now or after a restart. */
-export interface AttachParameters {
+export interface AttachParameters extends WorkloadWords {
   readonly id: string;
   /** The absolute path of a config.v1.json, or an image reference. */
   readonly image: string;
@@ -79,7 +80,7 @@ export function readAttachParameters(
   checkFrontendParameters(frontend, frontendParameters);
   return {
     ...{ id, image, mode: object.word('mode', ATTACH_MODES) || defaults.mode },
-    workload: object.strings('workload'),
+    ...attachWorkload(readWorkload(object)),
     ...(trace === '' ? {} : { trace }),
     ...(defaults.budgetMiB === undefined ? {} : { budgetMiB: defaults.budgetMiB }),
     ...positive(object, 'budgetMiB'),
@@ -91,6 +92,20 @@ export function readAttachParameters(
   };
 }
 
+/** The words of a request that name a workload. Throws ERR_CONFIG_TYPE or ERR_WORKLOAD. */
+export function readWorkload(object: JsonObject): TraceWorkload {
+  return workloadOfWords({
+    workload: object.strings('workload'),
+    workloadArgs: object.strings('workloadArgs'),
+    workloadEnv: object.strings('workloadEnv'),
+  });
+}
+
+/** A workload as parameters have it. */
+export function attachWorkload(workload: TraceWorkload) {
+  return { workload: [], ...wordsOfWorkload(workload) };
+}
+
 /** The body of a request that asks for a device, and what readAttachParameters reads. */
 export function attachBody({ frontendParameters, ...others }: AttachParameters): object {
   return { ...others, ...frontendParameters };
@@ -98,10 +113,10 @@ export function attachBody({ frontendParameters, ...others }: AttachParameters):
 
 /** The parameters as an Attachment takes them. */
 export function attachmentOptions(parameters: AttachParameters): AttachmentOptions {
-  const { id, image, mode, workload } = parameters;
+  const { id, image, mode } = parameters;
   const { trace, budgetMiB, timeLimit, untilIdle, upper, upperKind } = parameters;
   return {
-    ...{ id, target: image, mode, workload: describeWorkload(workload, []) },
+    ...{ id, target: image, mode, workload: workloadOfWords(parameters) },
     ...(trace === undefined ? {} : { tracePath: trace }),
     ...(budgetMiB === undefined ? {} : { budgetBytes: budgetMiB * 2 ** 20 }),
     ...(timeLimit === undefined ? {} : { recordLimitMs: timeLimit * 1000 }),

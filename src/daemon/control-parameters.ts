@@ -1,8 +1,11 @@
 import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { JsonObject } from '../base/json-object.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
+import type { WorkloadWords } from '../trace/workload.ts';
 import {
+  attachWorkload,
   readAttachParameters,
+  readWorkload,
   type AttachDefaults,
   type AttachParameters,
 } from './attach-parameters.ts';
@@ -32,8 +35,7 @@ export interface ResizeParameters {
 }
 
 /** How a recording that begins now is named, and when it ends. */
-export interface RecordParameters {
-  workload?: readonly string[];
+export interface RecordParameters extends WorkloadWords {
   /** A file, instead of one in the trace store. */
   trace?: string;
   /** In seconds. */
@@ -93,11 +95,11 @@ export function parseResizeParameters(body: string): ResizeParameters {
 
 export function parseRecordParameters(body: string): RecordParameters {
   return parse(body, (object) => {
-    const [trace, workload] = [object.string('trace'), object.strings('workload')];
+    const trace = object.string('trace');
     if (trace !== '' && !trace.startsWith('/')) throw refusal('"trace" is an absolute path');
     const [timeLimit, untilIdle] = [object.positive('timeLimit'), object.positive('untilIdle')];
     return {
-      workload,
+      ...attachWorkload(readWorkload(object)),
       ...(trace === '' ? {} : { trace }),
       ...(timeLimit === null ? {} : { timeLimit }),
       ...(untilIdle === null ? {} : { untilIdle }),

@@ -20,6 +20,8 @@ const keys = [
   'mode',
   'frontend',
   'workload',
+  'workloadArgs',
+  'workloadEnv',
   'trace',
   'upper',
   'upperKind',
