@@ -9,7 +9,7 @@ import type { TokenService } from './token.ts';
 /** What a request wants to do, which decides the scope of its token. */
 export interface Access {
   repository: Repository;
-  actions: 'pull' | 'pull,push';
+  actions: 'pull' | 'pull,push' | 'pull,push,delete';
   /** Another repository to read from as well (a cross-repository mount). */
   mountFrom?: string;
 }

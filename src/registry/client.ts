@@ -38,7 +38,7 @@ import {
   type Repository,
   type RepositoryAddress,
 } from './reference.ts';
-import { listReferrers, pushManifest, pushReferrer } from './referrers.ts';
+import { deleteReferrer, listReferrers, pushManifest, pushReferrer } from './referrers.ts';
 import { Remembered } from './remembered.ts';
 import { Session } from './session.ts';
 import { statusError } from './status-error.ts';
@@ -98,7 +98,17 @@ export interface RegistryClient {
     mediaType: string,
     tag?: string,
   ): Promise<{ digest: string; subjectAccepted: boolean }>;
-  listReferrers(name: RepositoryName, digest: string, artifactType?: string): Promise<Descriptor[]>;
+  listReferrers(
+    name: RepositoryName,
+    digest: string,
+    artifactType?: string,
+    signal?: AbortSignal,
+  ): Promise<Descriptor[]>;
+  /**
+   * Removes a manifest that refers to another, and says so where that is listed by a tag. Throws
+   * ERR_REGISTRY_DELETE where the registry does not allow it.
+   */
+  deleteReferrer(name: RepositoryName, subject: string, digest: string): Promise<void>;
   pushReferrer(
     name: RepositoryName,
     manifest: (ImageManifest | ImageIndex) & { subject: Descriptor },
@@ -217,8 +227,17 @@ class Client implements RegistryClient {
     return pushManifest(this.#session, this.repository(name), bytes, mediaType, tag ?? null);
   }
 
-  async listReferrers(name: RepositoryName, digest: string, artifactType?: string) {
-    return listReferrers(this.#session, this.repository(name), digest, artifactType);
+  async listReferrers(
+    name: RepositoryName,
+    digest: string,
+    artifactType?: string,
+    signal?: AbortSignal,
+  ) {
+    return listReferrers(this.#session, this.repository(name), digest, artifactType, signal);
+  }
+
+  async deleteReferrer(name: RepositoryName, subject: string, digest: string) {
+    await deleteReferrer(this.#session, this.repository(name), subject, digest);
   }
 
   pushReferrer(

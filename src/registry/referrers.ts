@@ -68,11 +68,12 @@ export async function listReferrers(
   repository: Repository,
   digest: string,
   artifactType?: string,
+  signal?: AbortSignal,
 ): Promise<Descriptor[]> {
   assertDigest(digest, repository.name);
   const answer =
-    (await askReferrers(session, repository, digest, artifactType)) ??
-    (await readFallback(session, repository, digest)).manifests;
+    (await askReferrers(session, repository, digest, artifactType, signal)) ??
+    (await readFallback(session, repository, digest, signal)).manifests;
   return answer.filter(
     (found) => artifactType === undefined || found.artifactType === artifactType,
   );
@@ -111,6 +112,42 @@ export async function pushReferrer(
   return descriptor;
 }
 
+/**
+ * Removes a referrer of `subject`; where the registry keeps no list of referrers, also from the fallback
+ * tag. Throws ERR_REGISTRY_DELETE where deleting is not allowed.
+ */
+export async function deleteReferrer(
+  session: Session,
+  repository: Repository,
+  subject: string,
+  digest: string,
+): Promise<void> {
+  assertDigest(subject, repository.name);
+  assertDigest(digest, repository.name);
+  const url = new URL(manifestName(repository, digest));
+  const sink = new CollectingSink(url, registryLimits.answerBytesMax);
+  const access = { repository, actions: 'pull,push,delete' as const };
+  const head = await session.exchange({ url, method: 'DELETE', access }, sink);
+  // Without the method there is no such path (404 and UNSUPPORTED) or no such method.
+  const isUnsupported = /\bUNSUPPORTED\b/.test(Buffer.from(sink.bytes()).toString('latin1'));
+  if (head.status === 405 || (head.status >= 400 && isUnsupported)) {
+    throw new RegistryError(
+      'ERR_REGISTRY_DELETE',
+      `${publicUrl(url)}: expected a registry that allows deletion, found status ${head.status}. ` +
+        'Allow it there (docker-registry: REGISTRY_STORAGE_DELETE_ENABLED=true).',
+      { status: head.status },
+    );
+  }
+  if (head.status !== 202 && head.status !== 200) {
+    throw statusError(url, head, sink.bytes(), session.clock.wallMs());
+  }
+  const index = await readFallback(session, repository, subject);
+  const manifests = index.manifests.filter((found) => found.digest !== digest);
+  if (manifests.length === index.manifests.length) return;
+  const bytes = Buffer.from(JSON.stringify({ ...index, manifests }));
+  await pushManifest(session, repository, bytes, mediaTypes.ociIndex, referrersTag(subject));
+}
+
 async function addToFallback(
   session: Session,
   repository: Repository,
@@ -128,9 +165,10 @@ async function readFallback(
   session: Session,
   repository: Repository,
   subject: string,
+  signal?: AbortSignal,
 ): Promise<ImageIndex> {
   try {
-    const { manifest } = await fetchManifest(session, repository, referrersTag(subject));
+    const { manifest } = await fetchManifest(session, repository, referrersTag(subject), signal);
     if (isIndex(manifest)) return manifest;
     const name = manifestName(repository, referrersTag(subject));
     throw new RegistryError('ERR_MANIFEST', `${name}: expected an index, found a manifest.`);
@@ -147,6 +185,7 @@ async function askReferrers(
   repository: Repository,
   digest: string,
   artifactType?: string,
+  signal?: AbortSignal,
 ): Promise<Descriptor[] | null> {
   const first = new URL(`${repository.origin}/v2/${repository.name}/referrers/${digest}`);
   if (artifactType !== undefined) first.searchParams.set('artifactType', artifactType);
@@ -156,7 +195,11 @@ async function askReferrers(
     const sink = new CollectingSink(url, registryLimits.manifestBytesMax);
     const access = { repository, actions: 'pull' as const };
     const headers = { accept: mediaTypes.ociIndex };
-    const head = await session.exchange({ url, method: 'GET', access, headers }, sink);
+    const request = { url, method: 'GET' as const, access, headers };
+    const head = await session.exchange(
+      signal === undefined ? request : { ...request, signal },
+      sink,
+    );
     if (page === 0 && (head.status === 404 || head.status === 405)) return null;
     if (head.status !== 200) throw statusError(url, head, sink.bytes(), session.clock.wallMs());
     const manifest = parseManifest(publicUrl(url), sink.bytes());

@@ -26,7 +26,7 @@ export interface TransportOptions {
 
 export interface HttpRequest {
   url: URL;
-  method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH';
+  method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   lane: Lane;
   headers: Record<string, string>;
   body?: Uint8Array | Readable;

@@ -1,5 +1,5 @@
 import { ReplaybdError } from '../base/errors.ts';
-import { traceLimits } from '../base/limits.ts';
+import { traceLimits, traceStoreLimits } from '../base/limits.ts';
 import type { RegistryClient } from '../registry/client.ts';
 import { digestOf } from '../registry/digest.ts';
 import { mediaTypes, type Descriptor } from '../registry/manifest.ts';
@@ -7,19 +7,22 @@ import { parseReference, type ImageReference } from '../registry/reference.ts';
 import { emptyDescriptor } from '../registry/referrers.ts';
 import { decodeTrace } from './decode.ts';
 import type { Trace } from './trace.ts';
+import { workloadText } from './workload.ts';
 
 /** What a manifest says it is whose only layer is a trace. */
 export const TRACE_ARTIFACT_TYPE = 'application/vnd.replaybd.trace.v1';
 export const TRACE_MEDIA_TYPE = 'application/vnd.replaybd.trace.v1+msgpack';
 /** Annotation that carries the workload key. */
 export const WORKLOAD_ANNOTATION = 'dev.replaybd.workload';
+/** The workload on one line, for people. */
+export const WORKLOAD_TEXT_ANNOTATION = 'dev.replaybd.workload.text';
 /** When the recording began: of two traces of a workload, the later one is used. */
-const CREATED_ANNOTATION = 'org.opencontainers.image.created';
+export const CREATED_ANNOTATION = 'org.opencontainers.image.created';
 
 /** The part of the registry client that traces need. */
 export type TraceRegistry = Pick<
   RegistryClient,
-  'getManifest' | 'getBlob' | 'pushBlob' | 'pushReferrer' | 'listReferrers'
+  'getManifest' | 'getBlob' | 'pushBlob' | 'pushReferrer' | 'listReferrers' | 'deleteReferrer'
 >;
 
 export interface PulledTrace {
@@ -66,6 +69,10 @@ export async function pushTrace(
     annotations: {
       [CREATED_ANNOTATION]: new Date(trace.recording.startedAtMs).toISOString(),
       [WORKLOAD_ANNOTATION]: trace.workload.key,
+      [WORKLOAD_TEXT_ANNOTATION]: workloadText(trace.workload).slice(
+        0,
+        traceStoreLimits.textLengthMax,
+      ),
     },
   });
 }
@@ -76,24 +83,27 @@ export async function pushTrace(
  */
 export async function pullTrace(
   registry: TraceRegistry,
-  image: string,
+  image: string | ImageReference,
   workload?: string,
+  signal?: AbortSignal,
 ): Promise<PulledTrace | null> {
-  const reference = parseReference(image);
-  const [latest] = (await listTraces(registry, reference)).filter(
+  const reference = typeof image === 'string' ? parseReference(image) : image;
+  const [latest] = (await listTraces(registry, reference, signal)).filter(
     (found) => workload === undefined || found.annotations?.[WORKLOAD_ANNOTATION] === workload,
   );
   if (latest === undefined) return null;
-  const { manifest } = await registry.getManifest({ ...reference, digest: latest.digest });
+  const options = signal === undefined ? {} : { signal };
+  const { manifest } = await registry.getManifest({ ...reference, digest: latest.digest }, options);
   const layer = manifest.layers.find(({ mediaType }) => mediaType === TRACE_MEDIA_TYPE);
-  const name = `${image}: trace ${latest.digest}`;
+  const name = `${nameOf(reference)}: trace ${latest.digest}`;
   if (layer === undefined) {
     throw new ReplaybdError(
       'ERR_TRACE_FORMAT',
       `${name}: expected a layer of ${TRACE_MEDIA_TYPE}, found none`,
     );
   }
-  const bytes = await registry.getBlob(reference, layer.digest, traceLimits.fileBytesMax);
+  const { fileBytesMax } = traceLimits;
+  const bytes = await registry.getBlob(reference, layer.digest, fileBytesMax, signal);
   return { bytes, trace: decodeTrace(bytes, name), digest: latest.digest };
 }
 
@@ -101,11 +111,39 @@ export async function pullTrace(
 export async function listTraces(
   registry: TraceRegistry,
   image: string | ImageReference,
+  signal?: AbortSignal,
 ): Promise<Descriptor[]> {
   const reference = typeof image === 'string' ? parseReference(image) : image;
-  const { digest } = await registry.getManifest(reference);
-  const found = await registry.listReferrers(reference, digest, TRACE_ARTIFACT_TYPE);
+  const { digest } = await registry.getManifest(reference, signal === undefined ? {} : { signal });
+  const found = await registry.listReferrers(reference, digest, TRACE_ARTIFACT_TYPE, signal);
   return found.sort((a, b) => compare(createdAt(b), createdAt(a)) || compare(a.digest, b.digest));
+}
+
+/**
+ * Detaches a trace from an image. Throws ERR_TRACE_NOT_FOUND for a digest that is no trace of it, whatever
+ * else it may name, and ERR_REGISTRY_DELETE.
+ */
+export async function deleteTrace(
+  registry: TraceRegistry,
+  image: string,
+  digest: string,
+): Promise<void> {
+  const reference = parseReference(image);
+  const subject = await registry.getManifest(reference);
+  const found = await registry.listReferrers(reference, subject.digest, TRACE_ARTIFACT_TYPE);
+  if (!found.some((one) => one.digest === digest)) {
+    throw new ReplaybdError(
+      'ERR_TRACE_NOT_FOUND',
+      `${image}: expected a trace ${digest}, found none. \`replaybd trace ls ${image}\` lists them.`,
+      { errno: 'ENOENT' },
+    );
+  }
+  await registry.deleteReferrer(reference, subject.digest, digest);
+}
+
+/** As a person would write it. */
+function nameOf({ host, repository, tag, digest }: ImageReference): string {
+  return `${host}/${repository}${tag === null ? '' : `:${tag}`}${digest === null ? '' : `@${digest}`}`;
 }
 
 function createdAt(descriptor: Descriptor): string {

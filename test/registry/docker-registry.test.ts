@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test, type TestContext } from 'node:test';
-import { createRegistryClient } from '../../src/registry/client.ts';
+import { createRegistryClient, type RegistryClient } from '../../src/registry/client.ts';
 import { fixedCredentials } from '../../src/registry/credentials.ts';
 import { digestOf } from '../../src/registry/digest.ts';
 import { mediaTypes } from '../../src/registry/manifest.ts';
@@ -34,7 +34,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-async function startDockerRegistry(t: TestContext): Promise<string> {
+async function startDockerRegistry(t: TestContext, mayDelete = false): Promise<string> {
   const folder = temporaryFolder(t);
   const port = await freePort();
   const users = execFileSync('htpasswd', ['-Bni', USER], {
@@ -44,7 +44,10 @@ async function startDockerRegistry(t: TestContext): Promise<string> {
   const config = {
     version: 0.1,
     log: { level: 'error' },
-    storage: { filesystem: { rootdirectory: join(folder, 'content') } },
+    storage: {
+      filesystem: { rootdirectory: join(folder, 'content') },
+      delete: { enabled: mayDelete },
+    },
     http: { addr: `127.0.0.1:${port}` },
     auth: { htpasswd: { realm: 'test', path: join(folder, 'htpasswd') } },
   };
@@ -59,21 +62,52 @@ async function startDockerRegistry(t: TestContext): Promise<string> {
   return `http://127.0.0.1:${port}`;
 }
 
+async function untilItAnswers(client: RegistryClient, name: string): Promise<void> {
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    const answers = await client.ping(name).then(
+      () => true,
+      () => false,
+    );
+    if (answers) return;
+    await sleep(50);
+  }
+}
+
+for (const mayDelete of [true, false]) {
+  const how = mayDelete ? 'removed, from its list too' : 'not removed where that is not allowed';
+  test(`a referrer is ${how}`, { skip }, async (t) => {
+    const url = await startDockerRegistry(t, mayDelete);
+    const client = createRegistryClient({ credentials: fixedCredentials(null, USER, PASSWORD) });
+    t.after(() => client.close());
+    const name = `${url}/apps/web`;
+    await untilItAnswers(client, name);
+    const { digest, size } = emptyDescriptor;
+    await client.pushBlob(name, { digest, sizeBytes: size, content: { bytes: Buffer.from('{}') } });
+    const image = {
+      ...{ schemaVersion: 2 as const, mediaType: mediaTypes.ociManifest },
+      ...{ config: emptyDescriptor, artifactType: 'example/image', layers: [emptyDescriptor] },
+    };
+    const bytes = Buffer.from(JSON.stringify(image));
+    const pushed = await client.pushManifest(name, bytes, mediaTypes.ociManifest, 'v1');
+    const subject = { mediaType: image.mediaType, digest: pushed.digest, size: bytes.length };
+    const refer = (artifactType: string) =>
+      client.pushReferrer(name, { ...image, artifactType, subject });
+    const [first, second] = [await refer('example/a'), await refer('example/b')];
+    const removing = client.deleteReferrer(name, subject.digest, first.digest);
+    if (mayDelete) await removing;
+    else await assert.rejects(removing, { code: 'ERR_REGISTRY_DELETE' });
+    const left = await client.listReferrers(name, subject.digest);
+    assert.deepEqual(left, mayDelete ? [second] : [first, second]);
+    assert.equal((await client.getManifest(`${name}:v1`)).digest, subject.digest);
+  });
+}
+
 test('push, pull, ranges, mounts and referrers with docker-registry', { skip }, async (t) => {
   const url = await startDockerRegistry(t);
   const client = createRegistryClient({ credentials: fixedCredentials(null, USER, PASSWORD) });
   t.after(() => client.close());
   const name = `${url}/apps/web`;
-  for (let attempt = 0; attempt < 100; attempt += 1) {
-    if (
-      await client.ping(name).then(
-        () => true,
-        () => false,
-      )
-    )
-      break;
-    await sleep(50);
-  }
+  await untilItAnswers(client, name);
 
   const layer = randomBytes(3_000_000);
   const path = join(temporaryFolder(t), 'layer');

@@ -26,6 +26,7 @@ export async function handle(context: HandlerContext): Promise<Reply> {
   if (route.kind === 'blob' && isRead) return readBlob(context);
   if (route.kind === 'manifest' && isRead) return readManifest(context);
   if (route.kind === 'manifest' && request.method === 'PUT') return writeManifest(context);
+  if (route.kind === 'manifest' && request.method === 'DELETE') return deleteManifest(context);
   if (route.kind === 'upload') return writeUpload(context);
   if (route.kind === 'tags' && isRead) {
     return jsonReply(200, { name: route.repository, tags: store.tags(route.repository) });
@@ -143,6 +144,16 @@ async function writeManifest(context: HandlerContext): Promise<Reply> {
     headers['oci-subject'] = manifest.subject.digest;
   }
   return { status: 201, headers };
+}
+
+/** By digest alone: what a tag names may be meant by somebody else (specification, "Deleting Manifests"). */
+function deleteManifest({ store, route }: HandlerContext): Reply {
+  if (!isDigest(route.item)) return errorReply(405, 'UNSUPPORTED');
+  const found = store.manifest(route.repository, route.item);
+  if (found === null) return errorReply(404, 'MANIFEST_UNKNOWN');
+  const { subject } = parseManifest('manifest', found.bytes);
+  store.removeManifest(route.repository, route.item, subject?.digest ?? null);
+  return { status: 202 };
 }
 
 function readReferrers({ store, route, query }: HandlerContext): Reply {

@@ -115,6 +115,14 @@ export class DirectoryStore {
     return { digest, mediaType, bytes: readFileSync(this.#content(digest)) };
   }
 
+  /** Forgets a manifest, and that it refers to `subject`; its content stays, as other blobs' does. */
+  removeManifest(repository: string, digest: string, subject: string | null): void {
+    rmSync(this.#link(repository, '_manifests', digest), { force: true });
+    if (subject === null) return;
+    const folder = this.#link(repository, '_referrers', subject);
+    rmSync(join(folder, digestHex(digest)), { force: true });
+  }
+
   tags(repository: string): string[] {
     return list(this.#repository(repository, '_tags'));
   }
