@@ -82,6 +82,27 @@ export class JsonObject {
     throw this.#wrong(key, 'a path that begins with /', value);
   }
 
+  /** Whether it is absent, or null itself. */
+  isNull(key: string): boolean {
+    return (this.#get(key) ?? null) === null;
+  }
+
+  /** Any finite number; 0 when absent. */
+  number(key: string): number {
+    const value = this.#get(key);
+    if (value === undefined) return 0;
+    if (typeof value === 'number' && Number.isFinite(value)) return value;
+    throw this.#wrong(key, 'a number', value);
+  }
+
+  /** A number from 0 to 1; null when absent, or null itself. */
+  share(key: string): number | null {
+    if (this.isNull(key)) return null;
+    const value = this.number(key);
+    if (value >= 0 && value <= 1) return value;
+    throw this.#wrong(key, 'a number from 0 to 1', value);
+  }
+
   /** An http or https URL; '' when absent. */
   httpUrl(key: string): string {
     const value = this.string(key);

@@ -33,6 +33,24 @@ export const traceLabLimits = {
   listMax: 1000,
 } as const;
 
+/** Of the local store, and of looking for traces. */
+export const traceStoreLimits = {
+  /** What lives beside a trace, in bytes; and characters of one of its texts. */
+  factsBytesMax: 32_768,
+  textLengthMax: 1024,
+  /** Replays of a trace whose qualities are kept. */
+  runsMax: 8,
+  /** Traces looked at for one of the same repository and workload. */
+  olderLookedAtMax: 4096,
+  /** Older images of which the registry is asked for traces. */
+  olderImagesMax: 3,
+  /** How long a trace may be looked for while a device is in use. */
+  searchMsMax: 30_000,
+  /** Temporary files older than this were left by a crash. */
+  leftoverMsMin: 3_600_000,
+  leftoversMax: 100_000,
+} as const;
+
 export const overlaybdTraceLimits = {
   /** Records of 24 bytes. */
   recordsMax: 1_000_000,

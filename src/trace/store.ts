@@ -43,6 +43,7 @@ export function defaultTraceFolder(env: NodeJS.ProcessEnv = process.env): string
 /** Traces as files, `<folder>/<image>/<workload>.trace`. */
 export class TraceStore {
   readonly folder: string;
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(folder: string = defaultTraceFolder()) {
     this.folder = folder;
@@ -61,6 +62,13 @@ export class TraceStore {
     return join(this.folder, image, `${workload}.trace`);
   }
 
+  /** Runs `work` once what was handed in before is over. */
+  async inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#turn.then(work);
+    this.#turn = turn.catch(() => undefined);
+    return await turn;
+  }
+
   async put(image: string, workload: string, bytes: Uint8Array): Promise<string> {
     const path = this.path(image, workload);
     await writeFileAtomic(path, bytes);
@@ -72,9 +80,43 @@ export class TraceStore {
     return await nullIfAbsent(readTraceFile(this.path(image, workload)));
   }
 
-  /** False when there was none. */
+  /** Removes a trace and what is kept beside it. False when there was none. */
   async remove(image: string, workload: string): Promise<boolean> {
-    return (await nullIfAbsent(unlink(this.path(image, workload)))) !== null;
+    const removed = (await nullIfAbsent(unlink(this.path(image, workload)))) !== null;
+    for (const beside of [this.factsPath(image, workload), this.pinPath(image, workload)]) {
+      await nullIfAbsent(unlink(beside));
+    }
+    return removed;
+  }
+
+  /** Where facts that the trace does not hold are kept: `readFacts` reads them. */
+  factsPath(image: string, workload: string): string {
+    return this.path(image, workload).replace(/\.trace$/, '.json');
+  }
+
+  /**
+   * A file that is there when the trace is pinned. A file of its own: neither damage of the facts nor
+   * somebody who rewrites them at that moment loses it.
+   */
+  pinPath(image: string, workload: string): string {
+    return this.path(image, workload).replace(/\.trace$/, '.pin');
+  }
+
+  async isPinned(image: string, workload: string): Promise<boolean> {
+    return (await nullIfAbsent(stat(this.pinPath(image, workload)))) !== null;
+  }
+
+  /** A pinned trace is neither collected nor replaced by itself. Throws ERR_TRACE_NOT_FOUND. */
+  async pin(image: string, workload: string): Promise<void> {
+    if ((await nullIfAbsent(stat(this.path(image, workload)))) === null) {
+      throw notFound(this.path(image, workload));
+    }
+    await writeFileAtomic(this.pinPath(image, workload), new Uint8Array(0));
+  }
+
+  /** False when it was not pinned. */
+  async unpin(image: string, workload: string): Promise<boolean> {
+    return (await nullIfAbsent(unlink(this.pinPath(image, workload)))) !== null;
   }
 
   /** What the store holds, of one image or of all, in order of path. */
@@ -110,16 +152,20 @@ export async function readTraceFile(
   } catch (error) {
     if (error instanceof ReplaybdError) throw error;
     if (codeOf(error) === 'ENOENT') {
-      throw new ReplaybdError(
-        'ERR_TRACE_NOT_FOUND',
-        `${path}: expected a trace file, found none. \`replaybd trace ls\` lists the local store's.`,
-        { cause: error, errno: 'ENOENT' },
-      );
+      throw notFound(path, error);
     }
     throw new ReplaybdError('ERR_TRACE_READ', `${path}: cannot be read: ${messageOf(error)}`, {
       cause: error,
     });
   }
+}
+
+function notFound(path: string, cause?: unknown): ReplaybdError {
+  return new ReplaybdError(
+    'ERR_TRACE_NOT_FOUND',
+    `${path}: expected a trace file, found none. \`replaybd trace ls\` lists the local store's.`,
+    { cause, errno: 'ENOENT' },
+  );
 }
 
 async function readBounded(path: string, max: number): Promise<Uint8Array> {
@@ -140,11 +186,13 @@ async function readBounded(path: string, max: number): Promise<Uint8Array> {
   }
 }
 
-async function namesIn(folder: string): Promise<string[]> {
+/** In order; none where there is no such folder. */
+export async function namesIn(folder: string): Promise<string[]> {
   return ((await nullIfAbsent(readdir(folder))) ?? []).sort();
 }
 
-async function nullIfAbsent<T>(work: Promise<T>): Promise<T | null> {
+/** Null where a file is not there. */
+export async function nullIfAbsent<T>(work: Promise<T>): Promise<T | null> {
   try {
     return await work;
   } catch (error) {

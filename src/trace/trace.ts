@@ -138,3 +138,10 @@ export function takeRecords(records: TraceRecords, count: number): TraceRecords 
     weight: records.weight.subarray(0, count),
   };
 }
+
+/** Sectors of all records of a trace. */
+export function sectorsIn({ records }: Pick<Trace, 'records'>): number {
+  let sectors = 0;
+  for (let i = 0; i < records.count; i += 1) sectors += records.sectors[i];
+  return sectors;
+}

@@ -157,7 +157,8 @@ test('a trace travels as a referrer of its image', async () => {
     const store = join(folder, 'pulled');
     const path = await runCommand('pull', image, '--workload', key, '--trace-dir', store);
     assert.ok(path.trim().endsWith(`${key}.trace`));
-    assert.match(await runCommand('ls', '--trace-dir', store), new RegExp(`${key}\\.trace\n$`));
+    const [listed] = JSON.parse(await runCommand('ls', '--json', '--trace-dir', store)) as object[];
+    assert.deepEqual({ ...listed, workloadKey: key, image, origin: 'pulled' }, listed);
     assert.match(await runCommand('ls', image), new RegExp(key));
   } finally {
     await client.close();
