@@ -3,7 +3,12 @@ import { isAbsolute, resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { messageOf } from '../base/errors.ts';
 import { removeDeadSockets } from '../base/unix-socket.ts';
-import { attachBody, isDeviceId, type AttachParameters } from '../daemon/attach-parameters.ts';
+import {
+  attachBody,
+  attachWorkload,
+  isDeviceId,
+  type AttachParameters,
+} from '../daemon/attach-parameters.ts';
 import type { AttachmentReport } from '../daemon/attachment.ts';
 import { startControl } from '../daemon/control.ts';
 import { controlRequest } from '../daemon/control-client.ts';
@@ -27,11 +32,13 @@ import {
   addRuntimeOptions,
   addSpanOption,
   addTraceOptions,
+  addTraceSettings,
   openRuntime,
   type RuntimeFlags,
   type TraceFlags,
 } from './runtime-options.ts';
 import { interruptible, untilAborted } from './terminal.ts';
+import { workloadOf } from './workload-options.ts';
 
 interface AttachFlags extends RuntimeFlags, TraceFlags {
   frontend: FrontendKind;
@@ -103,7 +110,7 @@ export function register(program: Command): void {
     .option('--json', 'print JSON: one line when the device is ready, one when it is detached');
   addTraceOptions(command, 'auto');
   const before = command.options.length;
-  addSpanOption(addRuntimeOptions(command));
+  addTraceSettings(addSpanOption(addRuntimeOptions(command)));
   const ofProcess = command.options.slice(before);
   command
     .addOption(
@@ -176,7 +183,7 @@ async function serve(
 
 /** A flag that would go unheeded is wrong usage. */
 function parametersOf(target: string, flags: AttachFlags, command: Command): AttachParameters {
-  const { id, frontend, upper, upperKind, trace, workload, timeLimit, untilIdle, budget } = flags;
+  const { id, frontend, upper, upperKind, trace, timeLimit, untilIdle, budget } = flags;
   if (upperKind !== undefined && upper === undefined) {
     command.error('error: --upper-kind is for --upper');
   }
@@ -188,7 +195,8 @@ function parametersOf(target: string, flags: AttachFlags, command: Command): Att
     command.error(`error: ${flag} is for --frontend ${kinds.join(', ')}${advice}`);
   }
   return {
-    ...{ id, image: absoluteTarget(target), mode: flags.mode, workload: workload ?? [] },
+    ...{ id, image: absoluteTarget(target), mode: flags.mode },
+    ...attachWorkload(workloadOf(flags)),
     ...(trace === undefined ? {} : { trace: resolve(trace) }),
     ...(budget === undefined ? {} : { budgetMiB: budget }),
     ...(timeLimit === undefined ? {} : { timeLimit }),

@@ -8,6 +8,7 @@ import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 import { serviceConfigOf } from './registry-options.ts';
 import {
   addRuntimeOptions,
+  addTraceSettings,
   addSpanOption,
   openRuntime,
   type RuntimeFlags,
@@ -31,7 +32,7 @@ export function register(program: Command): void {
     .option('--socket <path>', 'control socket (default: daemon.socket in the runtime directory)')
     .option('--state <dir>', 'where devices are described (default: beside the socket)')
     .option('--json', 'print JSON: one line when the daemon answers');
-  addSpanOption(addRuntimeOptions(command)).action(daemon);
+  addTraceSettings(addSpanOption(addRuntimeOptions(command))).action(daemon);
 }
 
 async function daemon(flags: DaemonFlags, command: Command): Promise<void> {

@@ -9,12 +9,13 @@ import { wholeNumber } from './arguments.ts';
 import {
   addRuntimeOptions,
   addTraceOptions,
+  addTraceSettings,
   openRuntime,
-  workloadOf,
   type RuntimeFlags,
   type TraceFlags,
 } from './runtime-options.ts';
 import { interruptible } from './terminal.ts';
+import { workloadOf } from './workload-options.ts';
 
 interface PlayFlags extends RuntimeFlags, TraceFlags {
   reads: string;
@@ -35,7 +36,7 @@ export function register(program: Command): void {
     .option('--concurrency <n>', 'reads in flight at once', concurrency, 1)
     .option('--think', 'pause before each read as the list says')
     .option('--json', 'print the result as JSON');
-  addTraceOptions(addRuntimeOptions(command), 'off').action(play);
+  addTraceOptions(addTraceSettings(addRuntimeOptions(command)), 'off').action(play);
 }
 
 async function play(target: string, flags: PlayFlags): Promise<void> {

@@ -1,10 +1,12 @@
 import { Option, type Command } from 'commander';
 import { createLogger, type Logger } from '../base/log.ts';
-import { defaultCacheFolder, Runtime } from '../daemon/runtime.ts';
+import { defaultCacheFolder, Runtime, type RuntimeOptions } from '../daemon/runtime.ts';
 import type { AttachMode } from '../daemon/attachment.ts';
+import { TRACE_FROM, type TraceFrom } from '../daemon/trace-search.ts';
+import { DEFAULT_RENEWAL } from '../trace/store-renewal.ts';
 import { DEFAULT_SERVICE_CONFIG_PATH, type ServiceConfig } from '../daemon/service-config.ts';
-import { describeWorkload, type TraceWorkload } from '../trace/trace.ts';
-import { httpUrl, positiveNumber } from './arguments.ts';
+import { httpUrl, positiveNumber, share } from './arguments.ts';
+import { addWorkloadOptions, type WorkloadFlags } from './workload-options.ts';
 import {
   addRegistryOptions,
   addTraceFolderOption,
@@ -19,14 +21,18 @@ export interface RuntimeFlags extends RegistryFlags {
   quota?: number;
   traceDir?: string;
   logLevel: string;
+  traceFrom?: TraceFrom;
+  coverageMin?: number;
+  traceMaxAgeDays?: number;
+  /** False with --no-renew. */
+  renew?: boolean;
   /** Of commands that serve devices. */
   otel?: string;
 }
 
-export interface TraceFlags {
+export interface TraceFlags extends WorkloadFlags {
   mode: AttachMode;
   trace?: string;
-  workload?: string[];
   budget?: number;
 }
 
@@ -51,20 +57,33 @@ export function addSpanOption(command: Command): Command {
   );
 }
 
-export function addTraceOptions(command: Command, mode: AttachMode): Command {
+/** Of every process that attaches images: settings of the traces of all its devices. */
+export function addTraceSettings(command: Command): Command {
   return command
+    .addOption(
+      new Option(
+        '--trace-from <where>',
+        'where to look for a trace that is not named (default: any)',
+      ).choices(TRACE_FROM),
+    )
+    .option(
+      '--coverage-min <share>',
+      `auto records a trace anew below this coverage (default: ${DEFAULT_RENEWAL.coverageMin})`,
+      share,
+    )
+    .option('--trace-max-age-days <days>', 'auto records an older trace anew', positiveNumber)
+    .option('--no-renew', 'auto keeps a trace however stale it is');
+}
+
+export function addTraceOptions(command: Command, mode: AttachMode): Command {
+  return addWorkloadOptions(command)
     .addOption(
       new Option('--mode <mode>', 'record, replay, either as there is a trace (auto), or off')
         .choices(['off', 'record', 'replay', 'auto'])
         .default(mode),
     )
     .option('--trace <file>', 'record to, or replay from, this file instead of the trace store')
-    .option('--workload <word...>', 'names the workload: traces are kept by image and workload')
     .option('--budget <MiB>', 'most that a replay may fetch', positiveNumber);
-}
-
-export function workloadOf(flags: TraceFlags): TraceWorkload {
-  return describeWorkload(flags.workload ?? [], []);
 }
 
 /**
@@ -87,10 +106,28 @@ export async function openRuntime(flags: RuntimeFlags, serviceLog?: Logger): Pro
     quotaBytes,
     ...(traceFolder === null ? {} : { traceFolder }),
     ...given({ readDeadlineMs, demandConcurrency, prefetchConcurrency }),
+    ...traceSettings(flags, service),
     registry: registryOptions(flags, service),
     ...(otlpEndpoint === null ? {} : { otlpEndpoint }),
     log,
   });
+}
+
+/** Where traces come from, and when they are recorded anew. */
+function traceSettings(
+  flags: Pick<RuntimeFlags, 'traceFrom' | 'coverageMin' | 'traceMaxAgeDays' | 'renew'>,
+  service: ServiceConfig | null,
+): Pick<RuntimeOptions, 'traceFrom' | 'renewal'> {
+  const own = service?.replaybd;
+  const maxAgeDays = flags.traceMaxAgeDays ?? own?.traceMaxAgeDays ?? null;
+  return {
+    traceFrom: flags.traceFrom ?? own?.traceFrom ?? 'any',
+    renewal: {
+      renews: flags.renew !== false && (own?.renewTraces ?? true),
+      coverageMin: flags.coverageMin ?? own?.coverageMin ?? DEFAULT_RENEWAL.coverageMin,
+      maxAgeMs: maxAgeDays === null ? null : maxAgeDays * 86_400_000,
+    },
+  };
 }
 
 /** Where blobs are kept (null: in memory), and how much room they may take. */

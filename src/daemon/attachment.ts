@@ -1,5 +1,4 @@
 import { messageOf, ReplaybdError } from '../base/errors.ts';
-import { writeFileAtomic } from '../base/atomic-file.ts';
 import type { Blob, TouchedBytes } from '../blob/blob.ts';
 import type { FetchEvent } from '../blob/fetch/fetch-stats.ts';
 import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
@@ -11,23 +10,18 @@ import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import type { Stack, StackPiece } from '../image/stack.ts';
 import { QualityMeter, touchStack, type QualitySnapshot } from '../prefetch/quality.ts';
 import type { Replay, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
-import { buildPlan } from '../trace/build-plan.ts';
-import { Recording } from '../trace/recording.ts';
-import { recordsIn } from '../trace/overlaybd/any-trace.ts';
+import type { Recording } from '../trace/recording.ts';
+import type { RenewalReason } from '../trace/store-renewal.ts';
 import { imageKey } from '../trace/store.ts';
 import { WaitLog } from '../trace/wait-log.ts';
-import {
-  describeWorkload,
-  type EndReason,
-  type Trace,
-  type TraceWorkload,
-} from '../trace/trace.ts';
+import type { EndReason, Trace, TraceWorkload } from '../trace/trace.ts';
+import { workloadOfWords } from '../trace/workload.ts';
 import { AttachSpans } from './attach-spans.ts';
 import { chooseMode, readGivenTrace, type ChosenMode } from './choose-mode.ts';
 import type { ForkParameters, RecordParameters, SnapshotParameters } from './control-parameters.ts';
 import { deviceFacts } from './device-facts.ts';
 import { forkDevice, type ForkFacts } from './fork.ts';
-import { replayForeign, traceImageOf } from './foreign-trace.ts';
+import { replayForeign } from './foreign-trace.ts';
 import { GuardedDevice } from './guarded-device.ts';
 import type { ImageDescription } from './image-description.ts';
 import { LiveUpper, type SnapshotFacts, type UpperReport } from './live-upper.ts';
@@ -40,9 +34,16 @@ import {
   replayTrace,
   writeResult,
 } from './open-image.ts';
+import {
+  recordDevice,
+  requireIdentity,
+  type RecordOptions,
+  type SaveTrace,
+} from './record-device.ts';
 import { RecordTraceFile } from './record-trace-file.ts';
 import type { Runtime } from './runtime.ts';
 import { TouchFeed } from './touch-feed.ts';
+import { TraceKeeper } from './trace-keeper.ts';
 
 export type AttachMode = 'off' | 'record' | 'replay' | 'auto';
 
@@ -83,8 +84,10 @@ export interface AttachmentReport {
   readonly readyMs: number;
   readonly quality: QualitySnapshot;
   readonly replay: (ReplayCounters & { end: ReplayEnd | null }) | null;
-  /** The trace that is being recorded or replayed. */
-  readonly trace: { path: string; records: number } | null;
+  /** The trace that is being recorded or replayed; where a replayed one is from. */
+  readonly trace: { path: string; records: number; source: string | null } | null;
+  /** Why the trace is recorded anew beside its replay; null when it is not. */
+  readonly renewal: RenewalReason | null;
   /** Null for a read-only device. */
   readonly upper: UpperReport | null;
 }
@@ -101,10 +104,11 @@ export class Attachment {
   /** Null for a read-only device. */
   readonly upper: LiveUpper | null;
   readonly image: ImageDescription;
-  readonly mode: 'off' | 'record' | 'replay';
   readonly quality: QualityMeter;
   readonly touches = new TouchFeed();
-  readonly replay: Replay | null;
+  readonly #mode: 'off' | 'record' | 'replay';
+  readonly #replay: Replay | null;
+  readonly #keeper: TraceKeeper;
   readonly #runtime: Runtime;
   readonly #blobs: readonly Blob[];
   readonly #drain: TapDrain;
@@ -115,22 +119,21 @@ export class Attachment {
   readonly readyMs: number;
   #recording: Recording | null = null;
   #tracePath: string;
-  readonly #replayedRecords: number;
   #recordFile: RecordTraceFile | null;
   /** The tap's clock at the access that is being accounted. */
   #accessUs = 0;
   #closing: Promise<AttachmentReport> | null = null;
 
   private constructor(runtime: Runtime, options: AttachmentOptions, opened: OpenedImage) {
-    const { image, blobs, stack, tap, replay, trace } = opened;
+    const { image, blobs, stack, tap, replay } = opened;
     this.#runtime = runtime;
     this.#blobs = blobs;
     this.image = image;
     this.stack = stack;
-    this.mode = opened.mode;
-    this.replay = replay;
+    this.#mode = opened.mode;
+    this.#replay = replay;
+    this.#keeper = opened.keeper;
     this.#tracePath = opened.tracePath;
-    this.#replayedRecords = trace === null ? 0 : recordsIn(trace);
     this.#recordFile = opened.recordFile;
     this.#drain = opened.drain;
     this.#spans = opened.spans;
@@ -149,7 +152,15 @@ export class Attachment {
       this.upper?.device ??
       new StackDevice({ ...common, shared: { stack: stack.map, tap, superseded } });
     this.device = new GuardedDevice(device);
-    if (this.mode === 'record') this.#recording = this.#record(options, 0);
+    if (this.mode === 'record') {
+      const save: SaveTrace = (...recorded) => this.#keeper.save(this.#tracePath, ...recorded);
+      this.#recording = this.#record(options, 0, save);
+    }
+    this.#keeper.watch(
+      this.quality,
+      () => this.replay,
+      (limits, save) => this.#record({ ...options, ...limits, checkpointMs: Infinity }, 0, save),
+    );
     this.#drain.setEnabled(true);
     this.#stopTicking = runtime.onTick(
       () => this.#drainTap(),
@@ -200,10 +211,13 @@ export class Attachment {
       const choose = async () => await chooseMode(runtime, image, options, given);
       const chosen = await spans.within('trace read', choose, ({ mode }) => ({ mode }));
       const { trace } = chosen;
+      const keeper = new TraceKeeper(runtime, image, options, chosen);
       blobs.push(...(await openBlobs(runtime, image, signal)));
       signal?.throwIfAborted();
       if (trace?.kind === 'replaybd') replay = replayTrace(runtime, trace.trace, blobs, options);
-      const stack = await spans.within('open layers', () => runtime.stacks.open(blobs));
+      const opening = spans.within('open layers', () => runtime.stacks.open(blobs));
+      replay ??= keeper.seek(blobs, opening);
+      const [stack] = await Promise.all([opening, keeper.prepare()]);
       isStackOpen = true;
       if (trace !== null && trace.kind !== 'replaybd') {
         replay = replayForeign(runtime, trace, { image, stack, blobs, options });
@@ -214,7 +228,7 @@ export class Attachment {
         : null;
       const opened = {
         ...chosen,
-        ...{ image, blobs, stack, upper, tap, drain, spans, replay, recordFile, fetched },
+        ...{ image, blobs, stack, upper, tap, drain, spans, replay, recordFile, fetched, keeper },
       };
       const attachment = new Attachment(runtime, options, opened);
       await writeResult(runtime, resultFile, 'success');
@@ -247,8 +261,20 @@ export class Attachment {
       quality: this.quality.snapshot(),
       replay: this.replay === null ? null : { ...this.replay.counters, end: this.replay.end },
       trace: this.#traceReport(),
+      renewal: this.#keeper.renewal,
       upper: this.upper?.report() ?? null,
     };
+  }
+
+  /** A device whose trace was found after it was opened replays from then on. */
+  get mode(): 'off' | 'record' | 'replay' {
+    return this.#keeper.sought?.found ? 'replay' : this.#mode;
+  }
+
+  /** Null without a trace. */
+  get replay(): Replay | null {
+    const { sought } = this.#keeper;
+    return sought === null || sought.found ? this.#replay : null;
   }
 
   /** The present recording, or the last one. */
@@ -268,25 +294,20 @@ export class Attachment {
         errno: 'EBUSY',
       });
     }
-    if (this.image.identity.layers.some(({ digest }) => digest === '')) {
-      throw new ReplaybdError(
-        'ERR_RECORD_IDENTITY',
-        `device ${id}: ${this.image.name} names layers without digests, which nobody has computed ` +
-          'in mode off. Attach it in mode record or auto.',
-        { errno: 'EINVAL' },
-      );
-    }
-    const { workload = [], trace, timeLimit, untilIdle } = parameters;
-    const described = describeWorkload(workload, []);
+    requireIdentity(this.image, id);
+    const { trace, timeLimit, untilIdle } = parameters;
+    const workload = workloadOfWords(parameters);
     this.#drainTap();
     this.#recordFile = null;
     this.#tracePath =
-      trace ?? this.#runtime.traces.path(imageKey(this.image.identity), described.key);
+      trace ?? this.#runtime.traces.path(imageKey(this.image.identity), workload.key);
     const limits = {
       ...(timeLimit === undefined ? {} : { recordLimitMs: timeLimit * 1000 }),
       ...(untilIdle === undefined ? {} : { recordUntilIdleMs: untilIdle * 1000 }),
     };
-    this.#recording = this.#record({ workload: described, ...limits }, this.#drain.nowUs());
+    const path = this.#tracePath;
+    const save: SaveTrace = (...recorded) => this.#keeper.put(path, ...recorded);
+    this.#recording = this.#record({ workload, ...limits }, this.#drain.nowUs(), save);
     return this.#tracePath;
   }
 
@@ -351,8 +372,13 @@ export class Attachment {
 
   async #close(): Promise<AttachmentReport> {
     this.#stopTicking();
-    this.replay?.cancel();
+    this.#replay?.cancel();
     try {
+      try {
+        this.#drainTap();
+      } finally {
+        await this.#keeper.close(this.quality, this.replay);
+      }
       if (this.recording !== null) await this.stopRecording('detach');
       return this.report();
     } finally {
@@ -412,36 +438,15 @@ export class Attachment {
     );
   }
 
-  #record(options: RecordOptions, startUs: number): Recording {
-    const { recordLimitMs, recordUntilIdleMs } = options;
-    const image = traceImageOf(this.image, this.#blobs, this.stack);
-    const { layers } = image;
-    const [file, path] = [this.#recordFile, this.#tracePath];
-    const recording = new Recording({
-      image,
-      workload: options.workload,
-      deviceSizeBytes: image.virtualSizeBytes,
-      locate: (lba, sectors) => this.#locate(lba, sectors),
-      plan: (records) =>
-        buildPlan({
-          records,
-          layers,
-          resolver: this.stack,
-          metadataRanges: this.stack.layers
-            .slice(0, layers.length)
-            .map((layer) => layer.metadataRanges),
-        }),
-      save: (bytes, trace) =>
-        file === null ? writeFileAtomic(path, bytes) : file.save(trace, image, this.stack),
-      clock: this.#runtime.clock,
-      log: this.#runtime.log,
-      startUs,
-      waitedUs: (timeUs) => this.#waits.waitedUs(timeUs),
-      ...(recordLimitMs === undefined ? {} : { timeLimitMs: recordLimitMs }),
-      ...(recordUntilIdleMs === undefined ? {} : { untilIdleMs: recordUntilIdleMs }),
-    });
-    file?.watchLock(() => void this.stopRecording('request').catch(() => undefined));
-    return recording;
+  #record(options: RecordOptions, startUs: number, save: SaveTrace): Recording {
+    const { image, stack } = this;
+    const stop = (): void => void this.stopRecording('request').catch(() => undefined);
+    return recordDevice(
+      this.#runtime,
+      { image, stack, blobs: this.#blobs, file: this.#recordFile, waits: this.#waits, stop },
+      (lba, sectors) => this.#locate(lba, sectors),
+      { ...options, startUs, save },
+    );
   }
 
   #drainTap(): void {
@@ -449,6 +454,7 @@ export class Attachment {
     this.#takeEntries();
     this.#waits.settle(nowUs);
     this.recording?.tick();
+    this.#keeper.tick();
     this.#spans.tick();
   }
 
@@ -459,6 +465,7 @@ export class Attachment {
       this.#spans.onRead(timeUs, hit);
       this.quality.onAccess(offset, length, hit);
       this.recording?.access(timeUs, offset, length);
+      this.#keeper.access(timeUs, offset, length);
     });
   }
 
@@ -468,13 +475,10 @@ export class Attachment {
 
   #traceReport(): AttachmentReport['trace'] {
     if (this.mode === 'off' && this.#recording === null) return null;
-    const records = this.recording?.recorder.count ?? this.#replayedRecords;
-    return { path: this.#tracePath, records };
+    const { records, source } = this.#keeper.replayed;
+    return { path: this.#tracePath, records: this.recording?.recorder.count ?? records, source };
   }
 }
-
-/** What a recording is told. */
-type RecordOptions = Pick<AttachmentOptions, 'workload' | 'recordLimitMs' | 'recordUntilIdleMs'>;
 
 interface OpenedImage extends ChosenMode {
   image: ImageDescription;
@@ -485,6 +489,7 @@ interface OpenedImage extends ChosenMode {
   drain: TapDrain;
   spans: AttachSpans;
   replay: Replay | null;
+  keeper: TraceKeeper;
   /** Where overlaybd's `recordTracePath` wants the trace. */
   recordFile: RecordTraceFile | null;
   /** Requests that ended while the image was opened. */

@@ -4,16 +4,21 @@ import { decodeTrace } from '../trace/decode.ts';
 import type { AnyTrace } from '../trace/overlaybd/any-trace.ts';
 import { decodeOverlaybdTrace, hasOverlaybdTraceMagic } from '../trace/overlaybd/format.ts';
 import { imageKey, readTraceFile } from '../trace/store.ts';
-import type { AttachmentOptions } from './attachment.ts';
+import type { AttachmentOptions, AttachMode } from './attachment.ts';
 import type { ImageDescription } from './image-description.ts';
 import { readAccelerationTrace, readRecordTrace, type RecordTrace } from './image-trace.ts';
 import type { Runtime } from './runtime.ts';
+import { repositoryOf } from './trace-search.ts';
 
 /** What an attach comes to once it was looked for a trace. */
 export interface ChosenMode {
   mode: 'off' | 'record' | 'replay';
   /** What to replay. */
   trace: AnyTrace | null;
+  /** Where it is from; null without one. */
+  source: 'given' | 'image' | 'store' | null;
+  /** There is none here, but one may be found elsewhere. */
+  isSought: boolean;
   /** '' in mode 'off'. */
   tracePath: string;
   /** Records to `tracePath` as overlaybd does, instead of a trace of ours. */
@@ -24,6 +29,7 @@ export interface ChosenMode {
  * 'auto' replays when there is a good trace and records otherwise; 'replay' without a good trace is
  * a warning and plain lazy loading. The first of these that is there counts: the trace that the user
  * named, the configuration's recordTracePath, the local store's trace, the image's acceleration layer.
+ * Without any of them one is looked for while the device is in use: see SoughtReplay.
  */
 export async function chooseMode(
   runtime: Runtime,
@@ -32,7 +38,7 @@ export async function chooseMode(
   given: Promise<AnyTrace | null> | null,
 ): Promise<ChosenMode> {
   const { mode, workload } = options;
-  const chosen = { trace: null, isRecordTrace: false };
+  const chosen = { trace: null, isRecordTrace: false, source: null, isSought: false };
   if (mode === 'off') return { ...chosen, mode, tracePath: '' };
   const key = imageKey(image.identity);
   const tracePath = options.tracePath ?? runtime.traces.path(key, workload.key);
@@ -42,18 +48,28 @@ export async function chooseMode(
     return { ...chosen, mode: 'record', tracePath: configured.path, isRecordTrace: true };
   }
   if (mode === 'record') return { ...chosen, mode, tracePath };
+  const ofImage = { ...chosen, mode: 'replay', source: 'image' } as const;
   if (configured !== null && configured.kind !== 'record') {
-    return { ...chosen, mode: 'replay', trace: configured, tracePath: nameOfSource(image) };
+    return { ...ofImage, trace: configured, tracePath: nameOfSource(image) };
   }
   const acceleration = isGiven ? null : accelerationOf(image);
-  const isExpected = mode === 'replay' && acceleration === null;
-  const trace = await (given ?? readTrace(runtime, tracePath, isExpected));
-  if (trace !== null) return { ...chosen, mode: 'replay', trace, tracePath };
+  const isSought = !isGiven && acceleration === null && isSearchable(runtime, image, mode);
+  const isExpected = mode === 'replay' && acceleration === null && !isSought;
+  const skipsStore = runtime.traceFrom === 'registry' && isSought;
+  const trace = skipsStore ? null : await (given ?? readTrace(runtime, tracePath, isExpected));
+  const source = isGiven ? 'given' : 'store';
+  if (trace !== null) return { ...chosen, mode: 'replay', trace, source, tracePath };
   const offered = acceleration === null ? null : await readAccelerationTrace(runtime, acceleration);
   if (offered !== null) {
-    return { ...chosen, mode: 'replay', trace: offered, tracePath: nameOfSource(image) };
+    return { ...ofImage, trace: offered, tracePath: nameOfSource(image) };
   }
-  return { ...chosen, mode: mode === 'auto' ? 'record' : 'off', tracePath };
+  return { ...chosen, mode: mode === 'auto' ? 'record' : 'off', tracePath, isSought };
+}
+
+/** The registry has traces by manifest; older images are known by their repository, in mode auto. */
+function isSearchable(runtime: Runtime, image: ImageDescription, mode: AttachMode): boolean {
+  const asksRegistry = runtime.traceFrom !== 'store' && image.identity.manifestDigest !== null;
+  return asksRegistry || (mode === 'auto' && repositoryOf(image) !== '');
 }
 
 /** Reads the trace that the user named while the manifest is still under way; null without one. */

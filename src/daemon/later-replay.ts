@@ -11,8 +11,8 @@ import type { Trace } from '../trace/trace.ts';
 const NOTHING: Readonly<ReplayCounters> = noReplayCounters();
 
 /**
- * The replay of a trace that is still being made while the device serves reads. No trace, no replay:
- * that ends it as 'failed', with a warning.
+ * The replay of a trace that is still being made while the device serves reads. One that cannot be made
+ * ends it as 'failed', with a warning; null is no trace, and nothing to replay.
  */
 export class LaterReplay implements Replay {
   readonly finished: Promise<ReplayEnd>;
@@ -21,7 +21,7 @@ export class LaterReplay implements Replay {
   #end: ReplayEnd | null = null;
 
   constructor(
-    make: (signal: AbortSignal) => Promise<Trace>,
+    make: (signal: AbortSignal) => Promise<Trace | null>,
     start: (trace: Trace) => Replay,
     log: Logger,
   ) {
@@ -49,7 +49,7 @@ export class LaterReplay implements Replay {
   }
 
   async #run(
-    make: (signal: AbortSignal) => Promise<Trace>,
+    make: (signal: AbortSignal) => Promise<Trace | null>,
     start: (trace: Trace) => Replay,
     log: Logger,
   ): Promise<ReplayEnd> {
@@ -57,6 +57,7 @@ export class LaterReplay implements Replay {
     try {
       const trace = await make(signal);
       if (signal.aborted) return 'cancelled';
+      if (trace === null) return 'complete';
       this.#replay = start(trace);
       return await this.#replay.finished;
     } catch (error) {

@@ -15,12 +15,14 @@ import {
   type RegistryClientOptions,
 } from '../registry/client.ts';
 import { parseRepositoryAddress } from '../registry/reference.ts';
+import { DEFAULT_RENEWAL, type RenewalPolicy } from '../trace/store-renewal.ts';
 import { TraceStore } from '../trace/store.ts';
 import { returnFreedMemory, shareOneHeap } from '../../native/free-memory.ts';
 import type { OtlpSpans } from './otlp.ts';
 import { runForAll } from './faults.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
 import { SharedStacks } from './shared-stacks.ts';
+import type { TraceFrom } from './trace-search.ts';
 import { WriteMetrics } from './write-counts.ts';
 
 export interface RuntimeOptions {
@@ -28,6 +30,10 @@ export interface RuntimeOptions {
   cacheFolder: string | null;
   quotaBytes: number;
   traceFolder?: string;
+  /** Where traces are looked for that nobody named; 'any' when absent. */
+  traceFrom?: TraceFrom;
+  /** When mode auto records a trace anew. */
+  renewal?: Partial<RenewalPolicy>;
   /** A demand read that is not answered by then fails with EIO. */
   readDeadlineMs?: number;
   /** Requests under way at once, of each lane of each origin. */
@@ -62,6 +68,10 @@ export class Runtime {
   readonly cache: BlobCache;
   readonly fetchers: Fetchers;
   readonly traces: TraceStore;
+  readonly traceFrom: TraceFrom;
+  readonly renewal: RenewalPolicy;
+  /** Traces that some device is recording anew: one is enough. */
+  readonly renewing = new Set<string>();
   readonly stacks: SharedStacks = new SharedStacks();
   readonly metrics: PrefetchMetrics = new PrefetchMetrics();
   readonly writeMetrics: WriteMetrics = new WriteMetrics(this.metrics.registry);
@@ -85,6 +95,8 @@ export class Runtime {
     this.spans = spans;
     this.client = createRegistryClient({ clock, ...options.registry });
     this.traces = new TraceStore(options.traceFolder);
+    this.traceFrom = options.traceFrom ?? 'any';
+    this.renewal = { ...DEFAULT_RENEWAL, ...options.renewal };
     this.fetchers = new Fetchers({
       clock,
       log,

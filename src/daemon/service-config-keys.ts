@@ -12,7 +12,7 @@ export interface ServiceKey {
 }
 
 export type KeyType =
-  'string' | 'boolean' | 'natural' | 'positive' | 'word' | 'urlPath' | 'httpUrl';
+  'string' | 'boolean' | 'natural' | 'positive' | 'word' | 'urlPath' | 'httpUrl' | 'share';
 
 const CACHE_FILES = 'the cache has a layout of its own, in `replaybd.cacheDir`';
 const FETCH_UNITS = 'what is fetched follows from what is read and from the trace';
@@ -134,6 +134,18 @@ export const SERVICE_KEYS: readonly ServiceKey[] = [
     'daemon: `off`, `record`, `replay` or `auto`, where a request does not say (`auto`)',
   ),
   honoured('replaybd.budgetMB', 'positive', 'daemon: most that one replay may fetch, in MiB'),
+  honoured(
+    'replaybd.traceFrom',
+    'word',
+    'where a trace is looked for that is not named: `store`, `registry` or `any` (`any`)',
+  ),
+  honoured('replaybd.renewTraces', 'boolean', 'mode `auto` records stale traces anew (true)'),
+  honoured('replaybd.coverageMin', 'share', 'below this coverage a trace is stale, 0 to 1 (0.8)'),
+  honoured(
+    'replaybd.traceMaxAgeDays',
+    'positive',
+    'a trace recorded longer ago is stale (none is for its age)',
+  ),
   honoured(
     'replaybd.logLevel',
     'word',

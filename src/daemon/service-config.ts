@@ -4,6 +4,7 @@ import { ReplaybdError } from '../base/errors.ts';
 import { JsonObject } from '../base/json-object.ts';
 import { fetchLimits, serviceConfigLimits } from '../base/limits.ts';
 import { LOG_LEVELS, type LogLevel } from '../base/log.ts';
+import { TRACE_FROM, type TraceFrom } from './trace-search.ts';
 import { SERVICE_KEYS, type ServiceKey } from './service-config-keys.ts';
 
 /** Where overlaybd keeps its own service configuration. */
@@ -92,6 +93,12 @@ export interface ReplaybdConfig {
   readonly mode: (typeof MODES)[number] | null;
   /** MiB that a replay may fetch. */
   readonly budgetMB: number | null;
+  /** Where a trace is looked for that nobody named. */
+  readonly traceFrom: TraceFrom | null;
+  /** Whether, below what coverage and beyond what age mode auto records a trace anew. */
+  readonly renewTraces: boolean | null;
+  readonly coverageMin: number | null;
+  readonly traceMaxAgeDays: number | null;
   /** Where spans are sent. */
   readonly otlpEndpoint: string | null;
 }
@@ -149,6 +156,10 @@ function replaybdConfig(own: JsonObject | null): ReplaybdConfig {
     prefetchConcurrency: concurrency('prefetchConcurrency', fetchLimits.prefetchConcurrencyMax),
     mode: own?.word('mode', MODES) || null,
     budgetMB: own?.positive('budgetMB') ?? null,
+    traceFrom: own?.word('traceFrom', TRACE_FROM) || null,
+    renewTraces: own?.has('renewTraces') === true ? own.boolean('renewTraces') : null,
+    coverageMin: own?.share('coverageMin') ?? null,
+    traceMaxAgeDays: own?.positive('traceMaxAgeDays') ?? null,
     otlpEndpoint: own?.httpUrl('otlpEndpoint') || null,
   };
 }

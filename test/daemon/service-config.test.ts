@@ -43,6 +43,10 @@ test('an empty object has every default', () => {
       prefetchConcurrency: null,
       mode: null,
       budgetMB: null,
+      traceFrom: null,
+      renewTraces: null,
+      coverageMin: null,
+      traceMaxAgeDays: null,
       otlpEndpoint: null,
     },
     ignored: [],
@@ -99,6 +103,10 @@ test('what is given replaces the defaults, ours included', () => {
       prefetchConcurrency: 1,
       mode: 'replay',
       budgetMB: 0.5,
+      traceFrom: 'registry',
+      renewTraces: false,
+      coverageMin: 0,
+      traceMaxAgeDays: 0.5,
       exporterAddress: '::1',
       otlpEndpoint: 'http://127.0.0.1:4318/v1/traces',
     },
@@ -118,6 +126,10 @@ test('what is given replaces the defaults, ours included', () => {
     prefetchConcurrency: 1,
     mode: 'replay',
     budgetMB: 0.5,
+    traceFrom: 'registry',
+    renewTraces: false,
+    coverageMin: 0,
+    traceMaxAgeDays: 0.5,
     otlpEndpoint: 'http://127.0.0.1:4318/v1/traces',
   });
   assert.deepEqual(config.logConfig, { level: 'error', path: '/old.log' });
@@ -192,13 +204,15 @@ function sampleOf({ path, type }: ServiceKey): unknown {
     'credentialConfig.mode': 'uds',
     'cacheConfig.cacheType': 'file',
     'replaybd.mode': 'record',
+    'replaybd.traceFrom': 'store',
     'replaybd.logLevel': 'debug',
   };
   if (type === 'word') return words[path];
   if (path === 'enableAudit') return false;
   const httpUrl = 'https://host/path';
   const urlPath = '/path';
-  return { string: '/some/text', boolean: true, natural: 2, positive: 2, urlPath, httpUrl }[type];
+  const numbers = { natural: 2, positive: 2, share: 0.5 };
+  return { string: '/some/text', boolean: true, urlPath, httpUrl, ...numbers }[type];
 }
 
 /** The file with this one key, and what it needs to count. */

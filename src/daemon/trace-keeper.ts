@@ -1,0 +1,267 @@
+import { writeFileAtomic } from '../base/atomic-file.ts';
+import { messageOf } from '../base/errors.ts';
+import type { Blob } from '../blob/blob.ts';
+import type { Stack } from '../image/stack.ts';
+import type { QualityMeter, QualitySnapshot } from '../prefetch/quality.ts';
+import type { Replay } from '../prefetch/replay.ts';
+import { recordsIn } from '../trace/overlaybd/any-trace.ts';
+import type { Recording } from '../trace/recording.ts';
+import { readFacts, updateFacts } from '../trace/store-catalog.ts';
+import type { ReplayRun, TraceFacts } from '../trace/store-facts.ts';
+import {
+  isGoodRecording,
+  measureUs,
+  renewalReason,
+  type RenewalReason,
+} from '../trace/store-renewal.ts';
+import { imageKey } from '../trace/store.ts';
+import { sectorsIn, type Trace } from '../trace/trace.ts';
+import type { AttachmentOptions } from './attachment.ts';
+import type { ChosenMode } from './choose-mode.ts';
+import type { ImageDescription } from './image-description.ts';
+import type { Runtime } from './runtime.ts';
+import { SoughtReplay } from './sought-replay.ts';
+import { repositoryOf } from './trace-search.ts';
+
+/** A trace is recorded anew for so many times as long as the old one was. */
+const RENEWAL_LENGTHS = 2;
+const RENEWAL_MS_MIN = 10_000;
+
+/** Begins a recording beside a replay. */
+export type RecordAnew = (
+  limits: Pick<AttachmentOptions, 'recordLimitMs' | 'recordUntilIdleMs'>,
+  save: (bytes: Uint8Array, trace: Trace) => Promise<void>,
+) => Recording;
+
+/**
+ * What one device has to do with the store's traces: it puts recordings there, remembers how replays went,
+ * and has a stale trace recorded anew while it is replayed. What fails here is a warning.
+ */
+export class TraceKeeper {
+  /** Why a trace is being recorded beside the replay; null when none is. */
+  renewal: RenewalReason | null = null;
+  sought: SoughtReplay | null = null;
+  readonly #runtime: Runtime;
+  readonly #image: ImageDescription;
+  readonly #options: AttachmentOptions;
+  readonly #chosen: ChosenMode;
+  /** The image's; '' where layers have no digests that a trace could be kept by. */
+  readonly #key: string;
+  readonly #end = new AbortController();
+  #facts: TraceFacts | null = null;
+  #recording: Recording | null = null;
+  #isRenewed = false;
+  #isMeasured = false;
+
+  constructor(
+    runtime: Runtime,
+    image: ImageDescription,
+    options: AttachmentOptions,
+    chosen: ChosenMode,
+  ) {
+    this.#runtime = runtime;
+    this.#image = image;
+    this.#options = options;
+    this.#chosen = chosen;
+    const { identity } = image;
+    const isNamed = identity.layers.every(({ digest }) => digest !== '');
+    this.#key = isNamed ? imageKey(identity) : '';
+  }
+
+  /** The trace that is replayed: its records, or 0 without one, and where it is from. */
+  get replayed(): { records: number; source: string | null } {
+    const { trace, source } = this.#chosen;
+    const found = this.sought?.found;
+    const records = found?.trace.records.count ?? (trace === null ? 0 : recordsIn(trace));
+    return { records, source: found?.source ?? source };
+  }
+
+  /** Begins to look for a trace where there is none here; null when nothing is to be looked for. */
+  seek(blobs: readonly Blob[], opening: Promise<Stack>): Replay | null {
+    if (!this.#chosen.isSought) return null;
+    const opened = { blobs, opening };
+    this.sought = new SoughtReplay(this.#runtime, this.#image, this.#options, opened);
+    return this.sought.replay;
+  }
+
+  /** Finds out whether the store's trace is stale; to be waited for before `watch`. Never rejects. */
+  async prepare(): Promise<void> {
+    const { mode, workload } = this.#options;
+    const { traces, clock, renewal } = this.#runtime;
+    if (this.#chosen.source !== 'store' || this.#key === '') return;
+    try {
+      this.#facts = await readFacts(traces, this.#key, workload.key);
+      if (mode !== 'auto' || this.#facts === null) return;
+      const reason = renewalReason(this.#facts, renewal, clock.wallMs());
+      if (reason === null || (await traces.isPinned(this.#key, workload.key))) return;
+      this.renewal = reason;
+    } catch (error) {
+      this.#warn(error);
+    }
+  }
+
+  /** The device is open: measures its replay, and records anew if that is due. */
+  watch(quality: QualityMeter, replay: () => Replay | null, recordAnew: RecordAnew): void {
+    const { trace, source } = this.#chosen;
+    if (source === 'store' && trace?.kind === 'replaybd') {
+      void this.#measureLater(trace.trace, quality, replay);
+    }
+    if (this.renewal === null || this.#facts === null) return;
+    const { renewing, log } = this.#runtime;
+    if (renewing.has(this.#name)) {
+      this.renewal = null;
+      return;
+    }
+    renewing.add(this.#name);
+    const { recordLimitMs, recordUntilIdleMs } = this.#options;
+    const longestMs = Math.max(RENEWAL_MS_MIN, (RENEWAL_LENGTHS * this.#facts.durationUs) / 1000);
+    this.#recording = recordAnew(
+      {
+        recordLimitMs: recordLimitMs ?? longestMs,
+        ...(recordUntilIdleMs === undefined ? {} : { recordUntilIdleMs }),
+      },
+      (bytes, renewed) => this.#replace(bytes, renewed),
+    );
+    log.info({ trace: this.#chosen.tracePath, reason: this.renewal }, 'the trace is recorded anew');
+  }
+
+  /** A read, as Recording.access takes it. */
+  access(timeUs: number, offset: number, length: number): void {
+    this.#recording?.access(timeUs, offset, length);
+  }
+
+  tick(): void {
+    this.#recording?.tick();
+  }
+
+  /** Keeps what a device recorded from its start, unless a trace was found meanwhile. */
+  async save(path: string, bytes: Uint8Array, trace: Trace): Promise<void> {
+    const { mode } = this.#options;
+    const isCheckpoint = trace.recording.endReason === 'checkpoint';
+    const found = this.sought?.found;
+    if (this.sought !== null && found !== null && isCheckpoint) return;
+    if (found?.source === 'registry') return;
+    if (found?.source === 'older' && !isGoodRecording(trace, sectorsIn(found.trace))) return;
+    if (mode === 'auto' && (await this.#isPinned(path))) return;
+    await this.put(path, bytes, trace);
+  }
+
+  /** Keeps what somebody asked to be recorded. */
+  async put(path: string, bytes: Uint8Array, trace: Trace): Promise<void> {
+    await writeFileAtomic(path, bytes);
+    if (trace.recording.endReason === 'checkpoint' || this.#key === '') return;
+    const { key } = trace.workload;
+    if (path !== this.#runtime.traces.path(this.#key, key)) return;
+    await this.#update(key, (facts) => ({ ...facts, origin: 'recorded' }));
+  }
+
+  /** The device is closed: ends the recording, and remembers how the replay went. Never rejects. */
+  async close(quality: QualityMeter, replay: Replay | null): Promise<void> {
+    this.#end.abort();
+    const recording = this.#recording;
+    if (recording !== null) {
+      await recording.stop('detach').catch((error: unknown) => this.#warn(error));
+      this.#runtime.renewing.delete(this.#name);
+    }
+    if (this.#isMeasured || this.#isRenewed) return;
+    if (this.#chosen.source === 'store') await this.#remember(quality.snapshot(), replay);
+    // What was read before the trace was found says nothing of the trace.
+    else if (this.sought?.found?.source === 'registry')
+      await this.#remember(quality.snapshot(), null);
+  }
+
+  /** A recording takes the old trace's place, if it is as good as one. */
+  async #replace(bytes: Uint8Array, trace: Trace): Promise<void> {
+    const path = this.#storePath;
+    try {
+      const before = this.#facts?.sectors ?? 0;
+      if (!isGoodRecording(trace, before)) {
+        const sectors = sectorsIn(trace);
+        this.#runtime.log.info({ trace: path, sectors, before }, 'recorded too little: not kept');
+        return;
+      }
+      if (await this.#isPinned(path)) return;
+      await this.put(path, bytes, trace);
+      this.#isRenewed = true;
+    } catch (error) {
+      this.#warn(error);
+    }
+  }
+
+  async #measureLater(
+    trace: Trace,
+    quality: QualityMeter,
+    replay: () => Replay | null,
+  ): Promise<void> {
+    const { clock } = this.#runtime;
+    try {
+      await clock.sleep(Math.min(measureUs(trace) / 1000, SLEEP_MS_MAX), this.#end.signal);
+    } catch {
+      return;
+    }
+    this.#isMeasured = true;
+    await this.#remember(quality.snapshot(), replay());
+  }
+
+  /** What went wrong on the way, or was not allowed, is no fault of the trace's. */
+  async #remember(quality: QualitySnapshot, replay: Replay | null): Promise<void> {
+    const nowMs = Math.floor(this.#runtime.clock.wallMs());
+    const isFair = replay !== null && replay.end !== 'failed' && replay.end !== 'budget';
+    const run = isFair ? [runOf(quality, nowMs)] : [];
+    await this.#update(this.#options.workload.key, (facts) => ({
+      ...facts,
+      lastUsedAtMs: nowMs,
+      runs: [...facts.runs, ...run],
+    }));
+  }
+
+  async #update(workload: string, change: (facts: TraceFacts) => TraceFacts): Promise<void> {
+    const { name } = this.#image;
+    try {
+      const repository = repositoryOf(this.#image);
+      await updateFacts(this.#runtime.traces, this.#key, workload, (facts) => {
+        const { manifestDigest } = this.#image.identity;
+        const known = { image: name, repository: repository || facts.repository };
+        return change({
+          ...facts,
+          ...known,
+          manifestDigest: manifestDigest ?? facts.manifestDigest,
+        });
+      });
+    } catch (error) {
+      this.#warn(error);
+    }
+  }
+
+  async #isPinned(path: string): Promise<boolean> {
+    const { traces, log } = this.#runtime;
+    if (this.#key === '' || path !== this.#storePath) return false;
+    const isPinned = await traces.isPinned(this.#key, this.#options.workload.key);
+    if (isPinned) log.info({ trace: path }, 'the trace is pinned: not replaced');
+    return isPinned;
+  }
+
+  get #storePath(): string {
+    return this.#runtime.traces.path(this.#key, this.#options.workload.key);
+  }
+
+  get #name(): string {
+    return `${this.#key}/${this.#options.workload.key}`;
+  }
+
+  #warn(error: unknown): void {
+    const { tracePath } = this.#chosen;
+    this.#runtime.log.warn({ trace: tracePath }, `the store's trace: ${messageOf(error)}`);
+  }
+}
+
+/** Node's longest timer. */
+const SLEEP_MS_MAX = 2 ** 31 - 1;
+
+function runOf(quality: QualitySnapshot, atMs: number): ReplayRun {
+  const { prefetched, late, demand } = quality.touchedBytes;
+  const fetchedBytes = prefetched + late + demand;
+  const coverage = fetchedBytes === 0 ? null : (prefetched + late) / fetchedBytes;
+  const { timeliness, overFetch } = quality;
+  return { atMs, fetchedBytes, coverage, timeliness, overFetch };
+}
