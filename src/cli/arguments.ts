@@ -24,6 +24,20 @@ export function wholeNumber(
   };
 }
 
+const UNIT_MS: Readonly<Record<string, number>> = {
+  s: 1000,
+  m: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
+
+/** A time such as 90s, 15m, 12h or 30d, in milliseconds. */
+export function duration(text: string): number {
+  const [, count = '', unit = ''] = /^(\d{1,9}(?:\.\d{1,6})?)([smhd])$/.exec(text) ?? [];
+  if (unit !== '') return Number(count) * UNIT_MS[unit];
+  throw new InvalidArgumentError('Expected a time such as 12h or 30d.');
+}
+
 /** A part of the whole, 0 to 1. */
 export function share(text: string): number {
   const value = Number(text);

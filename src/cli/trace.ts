@@ -1,34 +1,38 @@
 import type { Command } from 'commander';
 import { writeFileAtomic } from '../base/atomic-file.ts';
 import { ReplaybdError } from '../base/errors.ts';
+import { silentLogger } from '../base/log.ts';
 import { overlaybdTraceLimits } from '../base/limits.ts';
+import { describeImage } from '../daemon/image-description.ts';
+import type { RegistryClient } from '../registry/client.ts';
+import { parseReference } from '../registry/reference.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { formatSummary, summariseTrace } from '../trace/describe.ts';
 import { formatOverlaybdSummary, summariseOverlaybdTrace } from '../trace/overlaybd/describe.ts';
 import { decodeOverlaybdTrace, hasOverlaybdTraceMagic } from '../trace/overlaybd/format.ts';
-import { listTraces, pullTrace, pushTrace, WORKLOAD_ANNOTATION } from '../trace/referrer.ts';
-import { imageKey, readTraceFile, TraceStore } from '../trace/store.ts';
 import { registerCheck } from './trace-check.ts';
 import { registerDiff } from './trace-diff.ts';
 import { registerMerge } from './trace-merge.ts';
+import { pullTrace, pushTrace } from '../trace/referrer.ts';
+import { updateFacts } from '../trace/store-catalog.ts';
+import { imageKey, readTraceFile } from '../trace/store.ts';
+import { isWorkloadKey } from '../trace/workload.ts';
 import { registerFiles } from './trace-files.ts';
 import { registerOverlaybd } from './trace-overlaybd.ts';
+import { registerStore, storeOf, type StoreFlags } from './trace-store.ts';
 import { registerSimulate } from './trace-simulate.ts';
 import { registerRebase } from './trace-rebase.ts';
 import {
-  addRegistryOptions,
-  addTraceFolderOption,
-  serviceConfigOf,
-  withRegistry,
-  type RegistryFlags,
-} from './registry-options.ts';
+  addWorkloadOptions,
+  namesWorkload,
+  workloadOf,
+  type WorkloadFlags,
+} from './workload-options.ts';
+import { addRegistryOptions, addTraceFolderOption, withRegistry } from './registry-options.ts';
 
-interface StoreFlags extends RegistryFlags {
-  traceDir?: string;
-}
+interface PushFlags extends StoreFlags, WorkloadFlags {}
 
-interface PullFlags extends StoreFlags {
-  workload?: string;
+interface PullFlags extends PushFlags {
   output?: string;
 }
 
@@ -47,21 +51,17 @@ export function register(program: Command): void {
     .argument('<file>')
     .option('--json', 'as JSON')
     .action(verify);
-  addRegistryOptions(trace.command('push'))
+  addWorkloadOptions(addTraceFolderOption(addRegistryOptions(trace.command('push'))))
     .description('attach a trace to an image, as an OCI referrer')
     .argument('<image>', 'registry reference (http:// in front for one without TLS)')
-    .argument('<file>')
+    .argument('[file]', "a trace file; the local store's of image and workload without one")
     .action(push);
-  addTraceFolderOption(addRegistryOptions(trace.command('pull')))
+  addWorkloadOptions(addTraceFolderOption(addRegistryOptions(trace.command('pull'))))
     .description("fetch an image's latest trace into the local store")
     .argument('<image>', 'registry reference')
-    .option('--workload <key>', 'of this workload')
     .option('-o, --output <file>', 'into a file instead of the store')
     .action(pull);
-  addTraceFolderOption(addRegistryOptions(trace.command('ls')))
-    .description('list the traces of an image in its registry, or of the local store')
-    .argument('[image]', 'registry reference')
-    .action(list);
+  registerStore(trace);
   registerFiles(trace);
   registerRebase(trace);
   registerOverlaybd(trace);
@@ -96,19 +96,43 @@ async function verify(file: string, flags: { json?: boolean }): Promise<void> {
   process.stdout.write(flags.json === true ? json(facts) : text);
 }
 
-async function push(image: string, file: string, flags: RegistryFlags): Promise<void> {
-  const bytes = await readTraceFile(file);
-  decodeTrace(bytes, file);
-  const { digest } = await withRegistry(flags, (client) => pushTrace(client, image, bytes));
+async function push(image: string, file: string | undefined, flags: PushFlags): Promise<void> {
+  const { digest } = await withRegistry(flags, async (client) => {
+    const path = file ?? (await storedPath(client, image, flags));
+    const bytes = await readTraceFile(path);
+    decodeTrace(bytes, path);
+    return await pushTrace(client, image, bytes);
+  });
   process.stdout.write(`${digest}\n`);
 }
 
+/** Where the store has the trace of an image and a workload. */
+async function storedPath(
+  client: RegistryClient,
+  image: string,
+  flags: PushFlags,
+): Promise<string> {
+  const nothing = () => undefined;
+  const { identity } = await describeImage(image, client, {
+    ...{ identify: true, onRepository: nothing, onResultFile: nothing, log: silentLogger },
+  });
+  return (await storeOf(flags)).path(imageKey(identity), keyOf(flags) ?? workloadOf({}).key);
+}
+
+/** The key of the workload that flags name, by its words or as it is; undefined without any. */
+function keyOf(flags: WorkloadFlags): string | undefined {
+  if (!namesWorkload(flags)) return undefined;
+  const [word = '', ...others] = flags.workload ?? [];
+  return others.length === 0 && isWorkloadKey(word) ? word : workloadOf(flags).key;
+}
+
 async function pull(image: string, flags: PullFlags): Promise<void> {
-  const pulled = await withRegistry(flags, (client) => pullTrace(client, image, flags.workload));
+  const wanted = keyOf(flags);
+  const pulled = await withRegistry(flags, (client) => pullTrace(client, image, wanted));
   if (pulled === null) {
     throw new ReplaybdError(
       'ERR_TRACE_NOT_FOUND',
-      `${image}: expected a trace${flags.workload === undefined ? '' : ' of this workload'}, ` +
+      `${image}: expected a trace${wanted === undefined ? '' : ' of this workload'}, ` +
         'found none in the registry. Record one and push it.',
     );
   }
@@ -116,31 +140,15 @@ async function pull(image: string, flags: PullFlags): Promise<void> {
   let path = flags.output;
   if (path === undefined) {
     const store = await storeOf(flags);
-    path = await store.put(imageKey(trace.image), trace.workload.key, bytes);
+    const [key, workload] = [imageKey(trace.image), trace.workload.key];
+    path = await store.put(key, workload, bytes);
+    const { host, repository } = parseReference(image);
+    const facts = { image, repository: `${host}/${repository}`, origin: 'pulled' as const };
+    await updateFacts(store, key, workload, (before) => ({ ...before, ...facts }));
   } else {
     await writeFileAtomic(path, bytes);
   }
   process.stdout.write(`${path}\n`);
-}
-
-async function list(image: string | undefined, flags: StoreFlags): Promise<void> {
-  if (image !== undefined) {
-    for (const found of await withRegistry(flags, (client) => listTraces(client, image))) {
-      const workload = found.annotations?.[WORKLOAD_ANNOTATION] ?? 'unknown workload';
-      process.stdout.write(`${found.digest}  ${workload}\n`);
-    }
-    return;
-  }
-  for (const stored of await (await storeOf(flags)).list()) {
-    const modified = new Date(stored.modifiedAtMs).toISOString();
-    process.stdout.write(`${modified}  ${String(stored.sizeBytes).padStart(8)}  ${stored.path}\n`);
-  }
-}
-
-/** The store that `attach` would use with the same flags. */
-async function storeOf(flags: StoreFlags): Promise<TraceStore> {
-  const folder = flags.traceDir ?? (await serviceConfigOf(flags))?.replaybd.traceDir;
-  return new TraceStore(folder ?? undefined);
 }
 
 function json(value: unknown): string {
