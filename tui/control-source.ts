@@ -1,6 +1,5 @@
 import { basename } from 'node:path';
 import { ReplaybdError } from '../src/base/errors.ts';
-import { controlRequest } from '../src/daemon/control-client.ts';
 import type { TouchPage } from '../src/daemon/touch-feed.ts';
 import { decodeTrace } from '../src/trace/decode.ts';
 import { readTraceFile } from '../src/trace/store.ts';
@@ -18,6 +17,7 @@ export async function openTrace(path: string): Promise<OpenedTrace> {
 export function controlSource(find: () => Promise<readonly ServedDevice[]>): LiveSource {
   const ask = async (device: ServedDevice, what: string): Promise<object> => {
     const path = `/v1/devices/${encodeURIComponent(device.device)}/${what}`;
+    const { controlRequest } = await import('../src/daemon/control-client.ts');
     const answer = await controlRequest(device.socketPath, 'GET', path);
     if (typeof answer === 'object' && answer !== null) return answer;
     throw new ReplaybdError(

@@ -33,6 +33,7 @@ export class LivePoller {
   #devices: readonly ServedDevice[] = [];
   #statsAtMs = -Infinity;
   #since = 0;
+  #triedTrace = '';
 
   constructor(source: LiveSource, model: LiveModel, onChange: () => void) {
     this.#source = source;
@@ -52,6 +53,7 @@ export class LivePoller {
     if (id === this.#model.watched) return;
     this.#model.watch(id);
     this.#since = 0;
+    this.#triedTrace = '';
   }
 
   async #turn(): Promise<void> {
@@ -99,8 +101,13 @@ export class LivePoller {
     const stats = this.#model.devices.find(({ summary }) => summary.device === watched)?.stats;
     if (expected !== null || stats === undefined || stats === null) return;
     if (stats.replay === null || stats.trace === null) return;
+    // What this process may not read, it may not read a second later either.
+    if (this.#triedTrace === stats.trace.path) return;
+    this.#triedTrace = stats.trace.path;
     const trace = await this.#source.trace(stats.trace.path).catch(() => null);
-    if (trace !== null) this.#model.expect(trace);
+    if (trace === null || this.#model.watched !== watched) return;
+    this.#model.expect(trace);
+    this.#askAgain();
   }
 
   async #askTouches(): Promise<boolean> {
@@ -108,9 +115,17 @@ export class LivePoller {
     const device = this.#devices.find((one) => one.device === watched);
     if (device === undefined || device.state !== 'ready') return false;
     const page = await this.#source.touches(device, this.#since);
-    if (page.next < this.#since) this.#model.forgetTouches();
+    if (page.next < this.#since) this.#askAgain();
+    // What was asked for before somebody looked at another device is of no use.
+    if (this.#model.watched !== watched) return false;
     this.#since = page.next;
     this.#model.touched(page.touches, page.lost);
     return page.touches.length > 0;
+  }
+
+  /** The device is another one, or is drawn over another trace. */
+  #askAgain(): void {
+    this.#model.forgetTouches();
+    this.#since = 0;
   }
 }

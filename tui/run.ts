@@ -19,7 +19,6 @@ export interface TuiOptions {
   readonly stdin: NodeJS.ReadStream;
   readonly stdout: NodeJS.WriteStream;
   readonly env: NodeJS.ProcessEnv;
-  readonly onFirstFrame?: () => void;
 }
 
 /** Of text that does not go to a terminal. */
@@ -63,13 +62,7 @@ export async function runTui(options: TuiOptions): Promise<void> {
     };
     look();
     store.subscribe(look);
-    const { onFirstFrame } = options;
-    await runScreen({
-      store,
-      stdin,
-      stdout,
-      ...(onFirstFrame === undefined ? {} : { onFirstFrame }),
-    });
+    await runScreen({ store, stdin, stdout });
   } finally {
     left.abort();
     poller.run(false);

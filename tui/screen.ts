@@ -9,8 +9,6 @@ export interface ScreenOptions {
   readonly store: Store;
   readonly stdin: NodeJS.ReadStream;
   readonly stdout: NodeJS.WriteStream;
-  /** Called when the first frame is on its way to the terminal. */
-  readonly onFirstFrame?: () => void;
 }
 
 /**
@@ -19,11 +17,11 @@ export interface ScreenOptions {
  * same over it.
  */
 export async function runScreen(options: ScreenOptions): Promise<void> {
-  const { store, stdin, stdout, onFirstFrame } = options;
+  const { store, stdin, stdout } = options;
   // Text for a screen reader stays in the terminal's history.
   if (!store.isPlain) {
     const rows = store.rows({ columns: stdout.columns, rows: stdout.rows });
-    stdout.write(`${ENTER}${rows.join('\r\n')}\u001b[H`, onFirstFrame);
+    stdout.write(`${ENTER}${rows.join('\r\n')}\u001b[H`);
   }
   const leave = (): void => void (store.isPlain || stdout.write(LEAVE));
   process.once('exit', leave);

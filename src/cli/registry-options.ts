@@ -5,11 +5,7 @@ import {
   loadServiceConfig,
   type ServiceConfig,
 } from '../daemon/service-config.ts';
-import {
-  createRegistryClient,
-  type RegistryClient,
-  type RegistryClientOptions,
-} from '../registry/client.ts';
+import type { RegistryClient, RegistryClientOptions } from '../registry/client.ts';
 import { firstOf } from '../registry/credentials.ts';
 import { dockerCredentials } from '../registry/docker-credentials.ts';
 import { overlaybdCredentials } from '../registry/overlaybd-credentials.ts';
@@ -86,6 +82,7 @@ export async function withRegistry<T>(
   work: (client: RegistryClient) => Promise<T>,
   signal?: AbortSignal,
 ): Promise<T> {
+  const { createRegistryClient } = await import('../registry/client.ts');
   const client = createRegistryClient(registryOptions(flags, await serviceConfigOf(flags)));
   closeOnAbort(client, signal);
   try {

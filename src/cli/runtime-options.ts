@@ -1,6 +1,7 @@
 import { Option, type Command } from 'commander';
 import { createLogger, type Logger } from '../base/log.ts';
-import { defaultCacheFolder, Runtime, type RuntimeOptions } from '../daemon/runtime.ts';
+import { defaultCacheFolder } from '../daemon/cache-folder.ts';
+import type { Runtime, RuntimeOptions } from '../daemon/runtime.ts';
 import type { AttachMode } from '../daemon/attachment.ts';
 import { TRACE_FROM, type TraceFrom } from '../daemon/trace-search.ts';
 import { DEFAULT_RENEWAL } from '../trace/store-renewal.ts';
@@ -101,6 +102,8 @@ export async function openRuntime(flags: RuntimeFlags, serviceLog?: Logger): Pro
   const traceFolder = flags.traceDir ?? service?.replaybd.traceDir ?? null;
   const otlpEndpoint = flags.otel ?? service?.replaybd.otlpEndpoint ?? null;
   const { readDeadlineMs, demandConcurrency, prefetchConcurrency } = service?.replaybd ?? {};
+  // Commands that can do without one shall not wait for its modules.
+  const { Runtime } = await import('../daemon/runtime.ts');
   return await Runtime.open({
     cacheFolder,
     quotaBytes,

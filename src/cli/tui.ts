@@ -1,7 +1,6 @@
 import type { Command } from 'commander';
 import { wholeNumber } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
-import { findDevices } from './control-socket.ts';
 import { controlSource } from '../../tui/control-source.ts';
 import { runTui } from '../../tui/run.ts';
 
@@ -34,7 +33,10 @@ async function tui(tracePaths: string[], flags: TuiFlags, command: Command): Pro
     tracePaths,
     ...(view === undefined ? {} : { view }),
     isPlain: flags.plain === true || process.env.INK_SCREEN_READER === 'true',
-    source: controlSource(() => findDevices(socket)),
+    source: controlSource(async () => {
+      const { findDevices } = await import('./control-socket.ts');
+      return await findDevices(socket);
+    }),
     ...(image === undefined
       ? {}
       : {

@@ -1,5 +1,3 @@
-import { homedir } from 'node:os';
-import { join } from 'node:path';
 import { systemClock, type Clock } from '../base/clock.ts';
 import { silentLogger, type Logger } from '../base/log.ts';
 import { openBlobCache, openMemoryCache, type BlobCache } from '../blob/cache/blob-cache.ts';
@@ -194,11 +192,4 @@ export class Runtime {
     await Promise.all([this.client.close(), this.spans?.close()]);
     await this.cache.close();
   }
-}
-
-/** Where blobs are kept unless told otherwise. */
-export function defaultCacheFolder(env: NodeJS.ProcessEnv = process.env): string {
-  if (env.XDG_CACHE_HOME?.startsWith('/')) return join(env.XDG_CACHE_HOME, 'replaybd');
-  if (process.getuid?.() === 0) return '/var/cache/replaybd';
-  return join(env.HOME ?? homedir(), '.cache/replaybd');
 }

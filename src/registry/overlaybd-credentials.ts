@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Client } from 'undici';
+import type { Client } from 'undici';
 import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { registryLimits } from '../base/limits.ts';
 import { matchAuths } from './auths.ts';
@@ -51,6 +51,8 @@ async function askServer(config: OverlaybdCredentialConfig, remoteUrl: string): 
   const url = serverUrl(config);
   url.searchParams.set('remote_url', remoteUrl);
   const timeoutMs = (config.timeout ?? 1) * 1000;
+  // Few ask a server, and everybody would wait for its module.
+  const { Client } = await import('undici');
   const client = new Client(url.origin, clientOptions(config, timeoutMs));
   try {
     const response = await client.request({

@@ -7,7 +7,7 @@ import { DiskAxis, touchedExtents } from '../../tui/model/disk-axis.ts';
 import { fillGrid, halveRows } from '../../tui/model/grid.ts';
 import { kindCode, kindOf } from '../../tui/model/kinds.ts';
 import { percentiles } from '../../tui/model/live.ts';
-import { replayScene } from '../../tui/model/live-scene.ts';
+import { LiveScene } from '../../tui/model/live-scene.ts';
 import { openedTrace } from '../../tui/model/opened-trace.ts';
 import { colouredAccesses, replayedAccesses, sceneOf } from '../../tui/model/scene.ts';
 import { WHOLE } from '../../tui/model/state.ts';
@@ -154,15 +154,29 @@ test('a run is told by what it waited for, and by what another trace would have 
 
 test('a replay fills what its trace expects', () => {
   const expected = openedTrace('a', traceOf(bootLikeRecords(50, 2), syntheticLayers(2)), 1);
-  const before = replayScene([], expected);
+  const live = new LiveScene(expected);
+  const before = live.scene();
   assert.deepEqual(new Set(before.accesses.codes), new Set([kindCode('unused')]));
   const { lba, sectors } = expected.accesses;
-  const touches = [[1.5, lba[0] * 512, sectors[0] * 512, 'late'] as const];
-  const after = replayScene(touches, expected);
+  live.add([[1.5, lba[0] * 512, sectors[0] * 512, 'late']]);
+  const after = live.scene();
   assert.equal(after.axis.total, before.axis.total);
   assert.equal(after.marks.position[50], before.marks.position[0]);
   assert.equal(after.accesses.codes[50], kindCode('late'));
-  assert.equal(replayScene(touches, null).accesses.count, 1);
+  assert.equal(live.touches, 1);
+  // However many come, and wherever: each has a place, in order of address.
+  for (let i = 0; i < 3000; i += 1) {
+    live.add([[2 + i, ((i * 7919) % 3000) * 65_536, 4096, 'demand']]);
+    if (i % 500 === 0) live.scene();
+  }
+  const { marks, axis } = live.scene();
+  assert.equal(marks.count, 3051);
+  for (let i = 0; i < marks.count; i += 1) {
+    assert.ok(marks.position[i] >= 0 && marks.position[i] <= axis.total);
+  }
+  const alone = new LiveScene(null);
+  alone.add([[0, 0, 4096, 'cached']]);
+  assert.equal(alone.scene().accesses.count, 1);
 });
 
 test('percentiles between two looks are those of what came in between', () => {

@@ -1,39 +1,103 @@
 import type { Touch } from '../../src/daemon/touch-feed.ts';
 import { SECTOR_BYTES } from '../../src/base/limits.ts';
 import type { Accesses } from './accesses.ts';
+import { DiskAxis } from './disk-axis.ts';
 import { kindCode, KINDS } from './kinds.ts';
 import type { OpenedTrace } from './opened-trace.ts';
-import { sceneOf, type Scene } from './scene.ts';
+import type { Scene } from './scene.ts';
+import { wholeWindow } from './timeline-marks.ts';
+
+const CAPACITY_MIN = 1024;
+/** First touches and expected records that are kept. */
+const ACCESSES_MAX = 1_200_000;
+/** The axis is made anew when there are so many times more accesses than when it was made. */
+const AXIS_GROWTH = 1.2;
 
 /**
  * A replay while it happens: first touches by what they met with, over the records of the trace, which
  * are unused as long as nobody has read them. A cell shows the worst, so that touches cover records.
+ * Drawn ten times a second: what was added costs, not what was there.
  */
-export function replayScene(touches: readonly Touch[], expected: OpenedTrace | null): Scene {
-  const records = expected?.accesses;
-  const before = records?.count ?? 0;
-  const count = before + touches.length;
-  const all = {
-    count,
-    timeUs: new Float64Array(count),
-    lba: new Float64Array(count),
-    sectors: new Float64Array(count),
-    layer: new Uint16Array(count),
-    codes: new Uint8Array(count).fill(kindCode('unused'), 0, before),
-  };
-  if (records !== undefined) {
-    all.timeUs.set(records.timeUs);
-    all.lba.set(records.lba);
-    for (let i = 0; i < before; i += 1) all.sectors[i] = records.sectors[i];
+export class LiveScene {
+  /** How many of the accesses are records of the trace. */
+  readonly expected: number;
+  #capacity = CAPACITY_MIN;
+  #timeUs = new Float64Array(CAPACITY_MIN);
+  #lba = new Float64Array(CAPACITY_MIN);
+  #sectors = new Float64Array(CAPACITY_MIN);
+  #position = new Float64Array(CAPACITY_MIN);
+  #codes = new Uint8Array(CAPACITY_MIN);
+  #count = 0;
+  #lastUs = 0;
+  #axis: DiskAxis | null = null;
+  /** Accesses when the axis was made, and those that have a position on it. */
+  #axisCount = 0;
+  #placed = 0;
+
+  constructor(expected: OpenedTrace | null) {
+    this.expected = expected?.accesses.count ?? 0;
+    if (expected === null) return;
+    const { timeUs, lba, sectors } = expected.accesses;
+    const code = kindCode('unused');
+    for (let i = 0; i < this.expected; i += 1) this.#add(timeUs[i], lba[i], sectors[i], code);
+    this.#lastUs = expected.summary.recording.durationUs;
   }
-  let lastUs = expected?.summary.recording.durationUs ?? 0;
-  for (const [index, [timeMs, offset, length, source]] of touches.entries()) {
-    const at = before + index;
-    all.timeUs[at] = timeMs * 1000;
-    all.lba[at] = offset / SECTOR_BYTES;
-    all.sectors[at] = length / SECTOR_BYTES;
-    all.codes[at] = kindCode(source);
-    lastUs = Math.max(lastUs, timeMs * 1000);
+
+  /** First touches so far. */
+  get touches(): number {
+    return this.#count - this.expected;
   }
-  return sceneOf(all satisfies Accesses, KINDS, 'lba', lastUs);
+
+  add(touches: readonly Touch[]): void {
+    for (const [timeMs, offset, length, source] of touches) {
+      this.#add(timeMs * 1000, offset / SECTOR_BYTES, length / SECTOR_BYTES, kindCode(source));
+    }
+  }
+
+  scene(): Scene {
+    const count = this.#count;
+    const upTo = <T extends Float64Array | Uint8Array>(column: T): T => {
+      return column.subarray(0, count) as T;
+    };
+    const accesses: Accesses = {
+      ...{ count, timeUs: upTo(this.#timeUs), lba: upTo(this.#lba) },
+      ...{ sectors: upTo(this.#sectors), codes: upTo(this.#codes) },
+      layer: new Uint8Array(0),
+    };
+    if (this.#axis === null || count > this.#axisCount * AXIS_GROWTH) {
+      this.#axis = new DiskAxis(accesses, 'lba');
+      this.#axisCount = count;
+      this.#placed = 0;
+    }
+    const axis = this.#axis;
+    for (; this.#placed < count; this.#placed += 1) {
+      this.#position[this.#placed] = axis.positionOf(this.#lba[this.#placed], 0);
+    }
+    const marks = { ...accesses, position: upTo(this.#position) };
+    return { accesses, palette: KINDS, axis, marks, whole: wholeWindow(this.#lastUs, axis) };
+  }
+
+  #add(timeUs: number, lba: number, sectors: number, code: number): void {
+    if (this.#count === ACCESSES_MAX) return;
+    if (this.#count === this.#capacity) this.#grow();
+    this.#timeUs[this.#count] = timeUs;
+    this.#lba[this.#count] = lba;
+    this.#sectors[this.#count] = sectors;
+    this.#codes[this.#count] = code;
+    this.#count += 1;
+    this.#lastUs = Math.max(this.#lastUs, timeUs);
+  }
+
+  #grow(): void {
+    this.#capacity *= 2;
+    const grown = <T extends Float64Array | Uint8Array>(from: T, to: T): T => {
+      to.set(from);
+      return to;
+    };
+    this.#timeUs = grown(this.#timeUs, new Float64Array(this.#capacity));
+    this.#lba = grown(this.#lba, new Float64Array(this.#capacity));
+    this.#sectors = grown(this.#sectors, new Float64Array(this.#capacity));
+    this.#position = grown(this.#position, new Float64Array(this.#capacity));
+    this.#codes = grown(this.#codes, new Uint8Array(this.#capacity));
+  }
 }

@@ -4,7 +4,7 @@ import type { AttachmentReport } from '../../src/daemon/attachment.ts';
 import type { FetchStats } from '../../src/blob/fetch/fetch-stats.ts';
 import type { LatencyBucket } from '../../src/prefetch/histogram.ts';
 import type { OpenedTrace } from './opened-trace.ts';
-import { replayScene } from './live-scene.ts';
+import { LiveScene } from './live-scene.ts';
 import type { Scene } from './scene.ts';
 
 /** What the control API tells of a device. */
@@ -39,8 +39,6 @@ export interface LiveDevice {
 export type LiveState = 'connecting' | 'up' | 'down';
 
 const SAMPLES_MAX = 300;
-/** First touches that are kept of the device that is watched. */
-const TOUCHES_MAX = 65_536;
 
 /** What is known of running devices. Told by a poller, looked at by a view. */
 export class LiveModel {
@@ -49,7 +47,7 @@ export class LiveModel {
   why = '';
   devices: readonly LiveDevice[] = [];
   #looks = new Map<string, { stats: LiveStats; atMs: number }>();
-  #touches: Touch[] = [];
+  #scene = new LiveScene(null);
   #lost = 0;
   #watched: string | null = null;
   #expected: OpenedTrace | null = null;
@@ -89,8 +87,8 @@ export class LiveModel {
   /** A device whose replay is watched from now on; null for none. */
   watch(id: string | null): void {
     this.#watched = id;
-    this.forgetTouches();
     this.#expected = null;
+    this.forgetTouches();
   }
 
   get watched(): string | null {
@@ -107,24 +105,23 @@ export class LiveModel {
   }
 
   touched(touches: readonly Touch[], lost: number): void {
-    this.#touches.push(...touches);
-    this.#lost += lost + Math.max(0, this.#touches.length - TOUCHES_MAX);
-    this.#touches = this.#touches.slice(-TOUCHES_MAX);
+    this.#scene.add(touches);
+    this.#lost += lost;
   }
 
-  /** The device is another one than before. */
+  /** What was told of touches is void: they are told again from the first. */
   forgetTouches(): void {
-    this.#touches = [];
+    this.#scene = new LiveScene(this.#expected);
     this.#lost = 0;
   }
 
   get touches(): { count: number; lost: number } {
-    return { count: this.#touches.length, lost: this.#lost };
+    return { count: this.#scene.touches, lost: this.#lost };
   }
 
   /** What the watched device has read, over what it is expected to read. */
   scene(): Scene {
-    return replayScene(this.#touches, this.#expected);
+    return this.#scene.scene();
   }
 }
 

@@ -17,8 +17,6 @@ interface LayerRow {
   readonly planBytes: number;
   readonly readBytes: number;
   readonly records: number;
-  readonly extents: number;
-  readonly largestBytes: number;
 }
 
 export const layers: View = {
@@ -105,7 +103,9 @@ function extentLines(row: LayerRow, { trace, accesses }: OpenedTrace, columns: n
   const width = Math.max(10, columns - 4);
   const cells = new Float64Array(width);
   const perCell = trace.image.virtualSizeBytes / SECTOR_BYTES / width;
-  for (const { start, end } of touchedExtents(accesses, row.index)) {
+  const extents = touchedExtents(accesses, row.index);
+  const largest = extents.reduce((most, { start, end }) => Math.max(most, end - start), 0);
+  for (const { start, end } of extents) {
     for (let cell = Math.floor(start / perCell); cell * perCell < end && cell < width; cell += 1) {
       cells[cell] += Math.min(end, (cell + 1) * perCell) - Math.max(start, cell * perCell);
     }
@@ -117,7 +117,9 @@ function extentLines(row: LayerRow, { trace, accesses }: OpenedTrace, columns: n
   return [
     [
       span(` Layer ${row.index}`, 'strong'),
-      span(`  touched in ${count(row.extents)} extents, the largest ${bytes(row.largestBytes)}`),
+      span(
+        `  touched in ${count(extents.length)} extents, the largest ${bytes(largest * SECTOR_BYTES)}`,
+      ),
     ],
     [span('  '), span(shades.join(''), 'accent')],
     line(`  0${end.padStart(width - 1)}`, 'dim'),
@@ -139,13 +141,10 @@ function rowsOf(opened: OpenedTrace): LayerRow[] {
   const records = new Float64Array(trace.image.layers.length);
   for (let i = 0; i < accesses.count; i += 1) records[accesses.layer[i]] += 1;
   const rows = trace.image.layers.map(({ digest, sizeBytes }, index): LayerRow => {
-    const extents = touchedExtents(accesses, index);
-    const largest = extents.reduce((most, { start, end }) => Math.max(most, end - start), 0);
     const { planBytes, recordedBytes } = summary.layers[index];
     return {
       ...{ index, digest: shortDigest(digest), sizeBytes, planBytes, readBytes: recordedBytes },
-      ...{ records: records[index], extents: extents.length },
-      largestBytes: largest * SECTOR_BYTES,
+      records: records[index],
     };
   });
   rows.reverse();
