@@ -1,15 +1,22 @@
 import type { Command } from 'commander';
 import { SECTOR_BYTES, traceLabLimits } from '../base/limits.ts';
+import { printable } from '../base/printable.ts';
+import { stackDisk } from '../daemon/stack-disk.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import type { Stretch } from '../trace/diff-lists.ts';
-import { diffTraces, type DiffCounts, type TraceDiff } from '../trace/diff.ts';
+import { diffTraces, type DiffCounts, type FileDiff, type TraceDiff } from '../trace/diff.ts';
+import { fileFinder } from '../trace/file-finder.ts';
+import { buildFileMap } from '../trace/file-map.ts';
 import { readTraceFile } from '../trace/store.ts';
 import type { Trace } from '../trace/trace.ts';
 import { wholeNumber } from './arguments.ts';
+import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, formatTable } from './terminal.ts';
+import { withImage } from './trace-image.ts';
 
-interface DiffFlags {
+interface DiffFlags extends RuntimeFlags {
   top: number;
+  image?: string;
   json?: boolean;
 }
 
@@ -20,7 +27,7 @@ const DIGEST_LENGTH = 'sha256:'.length + 12;
 
 /** `replaybd trace diff`. */
 export function registerDiff(trace: Command): void {
-  trace
+  const command = trace
     .command('diff')
     .description('compare two traces: what stayed, moved, went and came, by layer')
     .argument('<first>', 'a trace file')
@@ -31,12 +38,25 @@ export function registerDiff(trace: Command): void {
       wholeNumber(0, traceLabLimits.listMax),
       TOP_DEFAULT,
     )
-    .option('--json', 'as JSON')
-    .action(diff);
+    .option(
+      '--image <image>',
+      'by file too: config.v1.json or a registry reference of either image',
+    )
+    .option('--json', 'as JSON');
+  addRuntimeOptions(command).action(diff);
 }
 
 async function diff(first: string, second: string, flags: DiffFlags): Promise<void> {
-  const found = diffTraces(await read(first), await read(second), { listMax: flags.top });
+  const [from, to] = [await read(first), await read(second)];
+  const { image } = flags;
+  const listMax = flags.top;
+  const found =
+    image === undefined
+      ? diffTraces(from, to, { listMax })
+      : await withImage(flags, image, from.workload, async (target, signal) => {
+          const map = await buildFileMap(stackDisk(target.stack, image), { signal });
+          return diffTraces(from, to, { listMax, filesOf: fileFinder(map, target) });
+        });
   process.stdout.write(flags.json === true ? `${JSON.stringify(found)}\n` : format(found));
 }
 
@@ -61,8 +81,20 @@ function format(diff: TraceDiff): string {
     ['parts', '', ...KINDS.map((kind) => String(diff[kind].parts))],
   ]);
   return (
-    head + table + (['lost', 'new', 'moved'] as const).map((kind) => list(diff, kind)).join('')
+    head +
+    table +
+    (['lost', 'new', 'moved'] as const).map((kind) => list(diff, kind)).join('') +
+    (diff.files === null ? '' : fileList(diff.files))
   );
+}
+
+function fileList(files: readonly FileDiff[]): string {
+  const rows = files.map(({ path, keptBytes, movedBytes, lostBytes, newBytes }) => [
+    ...[keptBytes, movedBytes, lostBytes, newBytes].map(formatBytes),
+    printable(path),
+  ]);
+  const heading = [...KINDS.map((kind) => kind.toUpperCase()), 'FILE'];
+  return `\nfiles that differ most\n${formatTable([heading, ...rows])}`;
 }
 
 function bytesOf(counts: DiffCounts): string[] {

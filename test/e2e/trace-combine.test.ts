@@ -112,6 +112,7 @@ test('diff tells what two runs have in common', async (t) => {
     lost: { bytes: number };
     new: { bytes: number };
     largest: { lost: unknown[] };
+    files: { path: string; lostBytes: number; newBytes: number }[] | null;
   }
   const same = await cliJson<Diff>(scratch, ['trace', 'diff', traceOf('a'), traceOf('a')]);
   assert.equal(same.similarity, 1);
@@ -123,6 +124,14 @@ test('diff tells what two runs have in common', async (t) => {
   const text = await cliOutput(scratch, diff);
   assert.match(text, /^similarity 0\.\d+: /);
   assert.match(text, /LAYER +IN +KEPT +MOVED +LOST +NEW/);
+  assert.equal(found.files, null);
+  const byFile = [...diff, '--image', image.config, '--cache', 'none'];
+  const { files } = await cliJson<Diff>(scratch, byFile);
+  assert.equal(files?.length, 2);
+  for (const { path, lostBytes, newBytes } of files) {
+    assert.ok(path.startsWith('/modules/') && lostBytes + newBytes > 0, path);
+  }
+  assert.match(await cliOutput(scratch, byFile), /LOST +NEW +FILE\n.* \/modules\//);
 });
 
 test('a check that fails is exit code 3, and names what failed', async (t) => {
