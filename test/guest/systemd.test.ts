@@ -1,23 +1,23 @@
+import { cpSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { packageRoot } from '../../src/base/package-root.ts';
 import { serveRegistry } from '../support/cli.ts';
 import { Scratch } from '../support/scratch.ts';
-import { makeRootfs, makeTestImage, type TestImage } from '../support/test-image.ts';
+import { makeTestImage, type TestImage } from '../support/test-image.ts';
 import { inGuest, runGuestJob } from './guest.ts';
 
 // Goal: the systemd unit does what it says under systemd itself: ready when it serves, watched, limited,
 // and what it mounts is there for everyone. Method: a guest whose PID 1 is this machine's systemd.
 
 const fixture = new Scratch();
+const rootfs = fixture.path('rootfs');
 let image: TestImage;
-let rootfs: string[];
 
 before(async () => {
-  rootfs = makeRootfs(fixture);
-  image = await makeTestImage(
-    fixture,
-    await serveRegistry(fixture, fixture.path('registry')),
-    rootfs,
-  );
+  cpSync(join(packageRoot, 'node_modules/pino'), join(rootfs, 'pino'), { recursive: true });
+  const url = await serveRegistry(fixture, fixture.path('registry'));
+  image = await makeTestImage(fixture, url, [rootfs], 32);
 });
 after(() => fixture.close());
 
@@ -25,7 +25,7 @@ test('the unit is started, reloaded, watched and stopped', inGuest('systemctl'),
   await runGuestJob({
     name: 'systemd-service',
     modules: ['sd_mod', 'ext4'],
-    args: [image.config, ...rootfs],
+    args: [image.config, rootfs],
     isService: true,
   });
 });

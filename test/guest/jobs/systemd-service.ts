@@ -17,7 +17,7 @@ import { output, run } from '../../support/programs.ts';
 import type { Scratch } from '../../support/scratch.ts';
 import { compareTree, job, nothingIsLeft, step } from './support.ts';
 
-// Arguments: a config.v1.json, and the folders that its image was built from. PID 1 is systemd. The unit that
+// Arguments: a config.v1.json, and the folder that its image was built from. PID 1 is systemd. The unit that
 // the project ships is installed as its first lines say, with a drop-in for where Node and the tool are here.
 // Disks of two kinds are attached and mounted; then the daemon is reloaded, restarted, hung and stopped.
 
@@ -25,7 +25,7 @@ const UNITS = '/etc/systemd/system';
 const SOCKET = '/run/replaybd/daemon.socket';
 /** How long a daemon may hang here; the guest may be slow. */
 const WATCHDOG_S = 20;
-const [config = '', ...rootfs] = process.argv.slice(2);
+const [config = '', rootfs = ''] = process.argv.slice(2);
 const main = process.env.REPLAYBD_TEST_MAIN ?? '';
 
 await job(async (scratch) => {
@@ -129,7 +129,7 @@ async function check(scratch: Scratch, mounts: readonly string[]): Promise<void>
   // One that a killed daemon left behind would be below the new one.
   const targets = readMountTable().filter(({ target }) => mounts.includes(target));
   assert.equal(targets.length, mounts.length, JSON.stringify(targets));
-  for (const mount of mounts) for (const folder of rootfs) await compareTree(folder, mount);
+  for (const mount of mounts) await compareTree(rootfs, mount);
 }
 
 /** Waits for the next process of the service to be ready; the guest's time limit ends it. */
