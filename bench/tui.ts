@@ -76,7 +76,9 @@ try {
 /** The tool in a pseudo-terminal; the shell becomes the tool, so that script's child is its process. */
 function start(size: string, args: readonly string[]): ChildProcess {
   const main = join(packageRoot, 'dist/src/cli/main.js');
-  const words = [process.execPath, main, 'tui', ...args].map((word) => `'${word}'`).join(' ');
+  const words = [process.execPath, '--max-semi-space-size=1', main, 'tui', ...args]
+    .map((word) => `'${word}'`)
+    .join(' ');
   const child = spawn('script', ['-qfc', `${size}; exec ${words}`, '/dev/null'], {
     stdio: ['pipe', 'pipe', 'inherit'],
     env: { ...process.env, TERM: 'xterm-256color', XDG_RUNTIME_DIR: folder },

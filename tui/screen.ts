@@ -32,6 +32,8 @@ export async function runScreen(options: ScreenOptions): Promise<void> {
   };
   process.once('uncaughtException', crash);
   try {
+    // React's other build measures itself all the time, and keeps what it has measured.
+    process.env.NODE_ENV ??= 'production';
     const [{ render }, { createElement }, { App }] = await Promise.all([
       import('ink'),
       import('react'),

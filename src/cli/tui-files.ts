@@ -25,7 +25,7 @@ export async function filesOfTrace(
       async (target) => {
         const map = await mapAccessedFiles(stackDisk(target.stack, image), trace.records, signal);
         const { fileSystem, files } = reportFiles(trace, map, target);
-        return { fileSystem, files, nameAt: (lba) => nameAt(map, lba) };
+        return { fileSystem, files, namesAt: (lba, sectors) => namesAt(map, lba, sectors) };
       },
       signal,
     );
@@ -34,10 +34,12 @@ export async function filesOfTrace(
   }
 }
 
-/** A path, or in angle brackets what else the sector is; '' when it is unknown. */
-function nameAt(map: FileMap, lba: number): string {
-  const [part] = map.parts(lba * SECTOR_BYTES, SECTOR_BYTES);
-  if (part === undefined) return '';
-  const path = part.node === null ? undefined : map.node(part.node).paths[0];
-  return path === undefined ? `<${part.kind}>` : `/${path.toString()}`;
+/** Paths, and in angle brackets what else lies there, each once. */
+function namesAt(map: FileMap, lba: number, sectors: number): string[] {
+  const parts = [...map.parts(lba * SECTOR_BYTES, sectors * SECTOR_BYTES)];
+  const names = parts.map(({ node, kind }) => {
+    const path = node === null ? undefined : map.node(node).paths[0];
+    return path === undefined ? `<${kind}>` : `/${path.toString()}`;
+  });
+  return [...new Set(names)];
 }

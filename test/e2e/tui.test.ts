@@ -8,6 +8,7 @@ import { cli, CliProcess, cliOutput, serveRegistry } from '../support/cli.ts';
 import { needs } from '../support/needs.ts';
 import { scratchOf, type Scratch } from '../support/scratch.ts';
 import { Terminal } from '../support/terminal.ts';
+import { writeWholeDiskList } from '../support/play.ts';
 import { makeTestImage } from '../support/test-image.ts';
 import { bootTrace } from '../tui/support.ts';
 
@@ -176,6 +177,33 @@ test(
     await terminal.until(/ready>\s*$/);
   },
 );
+
+test('with its image, the records of a trace are files', { skip: needs('tmux') }, async (t) => {
+  const scratch = scratchOf(t);
+  const image = await makeTestImage(
+    scratch,
+    await serveRegistry(scratch, scratch.path('registry')),
+  );
+  const [reads, trace] = [scratch.path('reads'), scratch.path('all.trace')];
+  writeWholeDiskList(reads, image.virtualSizeBytes);
+  const record = ['--mode', 'record', '--trace', trace, '--cache', 'none'];
+  await cliOutput(scratch, ['play', image.config, '--reads', reads, ...record]);
+  const args = ['tui', trace, '--image', image.config, '--cache', 'none'];
+  const text = await cliOutput(scratch, [...args, '--view', '4']);
+  assert.match(text, /^Files\n \d[\d,]* of \d[\d,]* files and structures +\(ext4\)/);
+  assert.match(text, / \/modules\/pino\/package\.json$/m);
+  const terminal = await Terminal.start(scratch, [...args, '--view', '4'], LARGE);
+  await terminal.until(/files and structures[^]*\? help/);
+  await terminal.keys('/');
+  await terminal.type('pino/package.json');
+  await terminal.until(/ 1 of /);
+  await terminal.keys('Enter', 'Enter');
+  await terminal.until(
+    /only "\/modules\/pino\/package\.json"[^]*record \d+, .*pino\/package\.json/,
+  );
+  await terminal.keys('q');
+  await terminal.until(/ready>\s*$/);
+});
 
 async function untilLastRow(terminal: Terminal, last: number): Promise<string[]> {
   const pattern = new RegExp(`^(?:[^\\n]*\\n){${last}}[^\\n]*\\? help +q quit`);

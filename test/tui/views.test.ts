@@ -40,7 +40,7 @@ const files = {
     file('/lib/large.so', 9000, 2 ** 20),
     file(HOSTILE, 9500, 512),
   ],
-  nameAt: (lba: number) => (lba < 1_000_000 ? '/lib/large.so' : '/bin/app'),
+  namesAt: (lba: number) => [lba < 1_000_000 ? '/lib/large.so' : '/bin/app'],
 };
 
 /** A store over two traces whose every view has something to show. */

@@ -16,8 +16,8 @@ export type Later<T> =
 export interface FilesData {
   readonly fileSystem: string;
   readonly files: readonly FileUse[];
-  /** The name of what a sector belongs to, '' when it is of no file. */
-  readonly nameAt: (lba: number) => string;
+  /** Names of what some sectors belong to, in their order; what is of no file is left out. */
+  readonly namesAt: (lba: number, sectors: number) => readonly string[];
 }
 
 /** All that the views look at. What is not there yet is asked for by looking at it. */

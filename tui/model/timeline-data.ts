@@ -3,7 +3,7 @@ import { pickAccesses, type Accesses } from './accesses.ts';
 import type { OpenedTrace } from './opened-trace.ts';
 import type { Palette } from './palette.ts';
 import { colouredAccesses, replayedAccesses, sceneOf, type Scene } from './scene.ts';
-import type { Session } from './session.ts';
+import type { FilesData, Session } from './session.ts';
 import type { AppState } from './state.ts';
 
 /** The last scene that was made: keys ask for the same one again and again. */
@@ -16,13 +16,13 @@ export function timelineScene(session: Session, state: AppState): Scene | null {
   const { order, colouring } = state.timeline;
   const filter = state.filters.timeline ?? '';
   const files = session.files();
-  const nameAt = files.state === 'done' && state.trace === 0 ? files.value.nameAt : null;
+  const namesAt = files.state === 'done' && state.trace === 0 ? files.value.namesAt : null;
   const other = session.traces[state.trace === 0 ? 1 : 0];
-  const key = [opened, other, order, colouring, filter, nameAt];
+  const key = [opened, other, order, colouring, filter, namesAt];
   if (latest !== null && key.every((part, index) => part === latest?.key[index]))
     return latest.scene;
   const [accesses, palette] = dataOf(opened, other, colouring);
-  const shown = filtered(accesses, filter, opened, nameAt);
+  const shown = filtered(accesses, filter, opened, namesAt);
   const scene = sceneOf(shown, palette, order, opened.summary.recording.durationUs);
   latest = { key, scene };
   return scene;
@@ -43,7 +43,7 @@ function filtered(
   accesses: Accesses,
   filter: string,
   { trace }: OpenedTrace,
-  nameAt: ((lba: number) => string) | null,
+  namesAt: FilesData['namesAt'] | null,
 ): Accesses {
   if (filter === '') return accesses;
   const number = /^layer (\d+)$/.exec(filter)?.[1];
@@ -53,7 +53,8 @@ function filtered(
   });
   const places: number[] = [];
   for (let i = 0; i < accesses.count; i += 1) {
-    const isNamed = number === undefined && nameAt?.(accesses.lba[i]).includes(filter) === true;
+    const names = number === undefined ? namesAt?.(accesses.lba[i], accesses.sectors[i]) : [];
+    const isNamed = names?.some((name) => name.includes(filter)) === true;
     if (isNamed || isLayer[accesses.layer[i]]) places.push(i);
   }
   return pickAccesses(accesses, places);

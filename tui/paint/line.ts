@@ -75,14 +75,25 @@ export function fact(name: string, ...value: (string | Span)[]): Line {
   return [span(` ${pad(name, 15)}`, 'dim'), ...spans];
 }
 
+const RESET = '\u001b[0m';
+/** Sets the colour of the text and nothing else, so that another one takes its place without a reset. */
+const COLOUR_ALONE = /^38;5;\d+$/;
+
 /** Ready for a terminal, with what ends the look of its last span. */
 export function ansi(line: Line, hasColour: boolean): string {
   let text = '';
+  let former = '';
   for (const one of line) {
     const parameters = sgr(one.tone, hasColour);
-    text += parameters === '' ? one.text : `\u001b[${parameters}m${one.text}\u001b[0m`;
+    if (parameters !== former) {
+      const isReplaced = COLOUR_ALONE.test(former) && COLOUR_ALONE.test(parameters);
+      if (former !== '' && !isReplaced) text += RESET;
+      if (parameters !== '') text += `\u001b[${parameters}m`;
+    }
+    text += one.text;
+    former = parameters;
   }
-  return text;
+  return former === '' ? text : text + RESET;
 }
 
 function sgr(tone: Tone | undefined, hasColour: boolean): string {

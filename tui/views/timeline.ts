@@ -104,8 +104,13 @@ function underCursor({ session, state }: ViewContext, scene: Scene, cells: Cells
   const { image } = session.traces[state.trace].trace;
   const layer = accesses.layer[access];
   const files = session.files();
-  const name =
-    files.state === 'done' && state.trace === 0 ? files.value.nameAt(accesses.lba[access]) : '';
+  const names =
+    files.state === 'done' && state.trace === 0
+      ? files.value.namesAt(accesses.lba[access], accesses.sectors[access])
+      : [];
+  const filter = state.filters.timeline ?? '';
+  const name = names.find((one) => filter !== '' && one.includes(filter)) ?? names[0] ?? '';
+  const others = names.length > 1 ? ` and ${names.length - 1} more` : '';
   const what =
     state.timeline.colouring === 'layers' ? '' : `, ${palette[accesses.codes[access] - 1].short}`;
   return [
@@ -121,6 +126,7 @@ function underCursor({ session, state }: ViewContext, scene: Scene, cells: Cells
       span(`   record ${count(access + 1)}, layer ${layer} `, 'dim'),
       span(shortDigest(image.layers[layer].digest), 'dim'),
       span(name === '' ? '' : `  ${plain(name)}`, 'accent'),
+      span(others, 'dim'),
     ],
   ];
 }
