@@ -5,6 +5,11 @@ import fc from 'fast-check';
 import { render } from 'ink-testing-library';
 import { createElement } from 'react';
 import { simulateColdStart } from '../../src/prefetch/simulate/simulate.ts';
+import { encodeTraceWithinLimit } from '../../src/trace/encode.ts';
+import { updateFacts } from '../../src/trace/store-catalog.ts';
+import { imageKey, TraceStore } from '../../src/trace/store.ts';
+import { openTrace } from '../../tui/control-source.ts';
+import { scratchOf } from '../support/scratch.ts';
 import type { FileUse } from '../../src/trace/file-report.ts';
 import { describeWorkload } from '../../src/trace/trace.ts';
 import { App } from '../../tui/app.ts';
@@ -140,6 +145,26 @@ test('the overview tells what a trace holds, and a cold start on the chosen link
   assert.match(screen(store).join('\n'), /on a link of 50 Mbit\/s, 20 ms/);
   store.press('t', SMALL);
   assert.match(screen(store).join('\n'), /b\.trace.*trace 2 of 2/);
+});
+
+test('the overview tells how the last replays of a trace of the store went', async (t) => {
+  const scratch = scratchOf(t);
+  const trace = bootTrace(10);
+  const store = new TraceStore(scratch.folder);
+  const [image, workload] = [imageKey(trace.image), trace.workload.key];
+  const path = await store.put(image, workload, encodeTraceWithinLimit(trace));
+  assert.deepEqual((await openTrace(path)).runs, []);
+  const run = { atMs: 1.76e12, fetchedBytes: 10, timeliness: 0.5, overFetch: null };
+  const runs = [0.2, 0.97].map((coverage) => ({ ...run, coverage }));
+  await updateFacts(store, image, workload, (facts) => ({ ...facts, runs }));
+  const opened = await openTrace(path);
+  assert.deepEqual(opened.runs, runs);
+  const shown = storeOf([trace]);
+  (shown.session as { traces: readonly unknown[] }).traces = [opened];
+  assert.match(
+    screen(shown).join('\n'),
+    /Last replays[^]*covered 97\.0 %, in time 50\.0 %, over-fetch n\/a/,
+  );
 });
 
 test('the timeline has a record under its cursor, and goes closer and back', () => {

@@ -1,4 +1,5 @@
 import { summariseTrace, type TraceSummary } from '../../src/trace/describe.ts';
+import type { ReplayRun } from '../../src/trace/store-facts.ts';
 import type { Trace } from '../../src/trace/trace.ts';
 import { plain } from '../paint/text.ts';
 import { bytes } from '../paint/units.ts';
@@ -15,9 +16,16 @@ export interface OpenedTrace {
   readonly accesses: Accesses;
   /** Of layers. */
   readonly palette: Palette;
+  /** How its last replays went, the latest last; of a trace of the store. */
+  readonly runs: readonly ReplayRun[];
 }
 
-export function openedTrace(name: string, trace: Trace, fileBytes: number): OpenedTrace {
+export function openedTrace(
+  name: string,
+  trace: Trace,
+  fileBytes: number,
+  runs: readonly ReplayRun[] = [],
+): OpenedTrace {
   const { records } = trace;
   const codes = Uint8Array.from(records.layer, (layer) => layer + 1);
   const summary = summariseTrace(trace, fileBytes);
@@ -26,7 +34,7 @@ export function openedTrace(name: string, trace: Trace, fileBytes: number): Open
     short: `layer ${index}`,
   }));
   const accesses = { ...records, codes };
-  return { name: plain(name), trace, summary, accesses, palette: paletteOf(names) };
+  return { name: plain(name), trace, summary, accesses, palette: paletteOf(names), runs };
 }
 
 /** Of a digest, what people need to tell it from others. */

@@ -1,13 +1,16 @@
 import { linkName, slide, SLIDERS } from '../model/link.ts';
-import { shortDigest, workloadName } from '../model/opened-trace.ts';
+import { shortDigest, workloadName, type OpenedTrace } from '../model/opened-trace.ts';
 import { goTo } from '../model/state.ts';
-import { bar } from '../paint/bars.ts';
+import { bar, sparkline } from '../paint/bars.ts';
 import { fact, line, span, type Line } from '../paint/line.ts';
 import { plain } from '../paint/text.ts';
 import { bytes, count, duration, percent } from '../paint/units.ts';
 import { layerRows } from './layers.ts';
 import { laterNotice, NO_TRACE, notice } from './notice.ts';
 import type { View, ViewContext } from './view.ts';
+
+/** Replays that are told one by one. */
+const REPLAYS_MAX = 3;
 
 const [BANDWIDTH, ROUND_TRIP] = SLIDERS;
 
@@ -47,7 +50,7 @@ function drawOverview(context: ViewContext): Line[] {
     fact(
       'image',
       image.manifestDigest === null ? 'without a manifest' : shortDigest(image.manifestDigest),
-      `, ${image.layers.length} layers, ${bytes(blobs)} compressed`,
+      `, ${image.layers.length} ${image.layers.length === 1 ? 'layer' : 'layers'}, ${bytes(blobs)} compressed`,
     ),
     fact(
       'recorded',
@@ -68,9 +71,41 @@ function drawOverview(context: ViewContext): Line[] {
     ),
     line(''),
     ...coldStart(context),
+    ...replays(opened),
     line(''),
   ];
   return [...lines, ...layerRows(context, opened)];
+}
+
+/** How the last replays of a trace of the store went. */
+function replays({ runs }: OpenedTrace): Line[] {
+  if (runs.length === 0) return [];
+  const heading: Line = [
+    span(' Last replays', 'strong'),
+    span(`  coverage of ${runs.length} `, 'dim'),
+    span(
+      sparkline(
+        runs.map(({ coverage }) => coverage),
+        runs.length,
+        1,
+      ),
+      'accent',
+    ),
+  ];
+  return [
+    line(''),
+    heading,
+    ...runs
+      .slice(-REPLAYS_MAX)
+      .reverse()
+      .map(({ atMs, coverage, timeliness, overFetch }) =>
+        fact(
+          `  ${new Date(atMs).toISOString().slice(5, 16).replace('T', ' ')}`,
+          `covered ${percent(coverage)}, in time ${percent(timeliness)}, ` +
+            `over-fetch ${percent(overFetch)}`,
+        ),
+      ),
+  ];
 }
 
 function several({ session, state }: ViewContext): string {
