@@ -3,7 +3,15 @@ import { crc32c } from '../base/crc32c.ts';
 import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { lsmtLimits, SECTOR_BYTES, traceLimits } from '../base/limits.ts';
 import { digestOf, Fields, integerOf } from './fields.ts';
-import { CRC_BYTES, PREFIX, VERSION_MAJOR, VERSION_MINOR, WAIT_MINOR } from './layout.ts';
+import {
+  CRC_BYTES,
+  PACKED_MINOR,
+  PREFIX,
+  VERSION_MAJOR,
+  VERSION_MINOR,
+  WAIT_MINOR,
+} from './layout.ts';
+import { decodePacked } from './packed-codec.ts';
 import { scanMsgpack } from './msgpack-scan.ts';
 import { decodePlan } from './plan-codec.ts';
 import { decodeRecords } from './records-codec.ts';
@@ -88,7 +96,8 @@ function checkEnvelope(bytes: Uint8Array): number {
 
 function parseTrace(value: unknown, minor: number): Trace {
   const extra = minor > VERSION_MINOR;
-  const top = new Fields('', value, TOP_KEYS, extra);
+  const keys = minor >= PACKED_MINOR ? [...TOP_KEYS, 'packed'] : TOP_KEYS;
+  const top = new Fields('', value, keys, extra);
   if (top.bytes('crc32c').length !== CRC_BYTES) throw damaged('crc32c', '4 bytes', 'another size');
   const image = parseImage(top.get('image'), extra);
   const recording = parseRecording(top.get('recording'), extra);
@@ -103,13 +112,16 @@ function parseTrace(value: unknown, minor: number): Trace {
     },
     { extra, waits: minor >= WAIT_MINOR },
   );
+  const plan = decodePlan(top.get('plan'), image.layers, recording.durationUs, extra);
+  const hasPacked = minor >= PACKED_MINOR && top.has('packed');
   return {
     image,
     workload: parseWorkload(top.get('workload'), extra),
     recording,
     runs,
     records,
-    plan: decodePlan(top.get('plan'), image.layers, recording.durationUs, extra),
+    plan,
+    ...(hasPacked ? { packed: decodePacked(top.array('packed', 3), image.layers, plan) } : {}),
   };
 }
 

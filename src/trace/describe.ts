@@ -1,6 +1,6 @@
 import { SECTOR_BYTES } from '../base/limits.ts';
 import { printable } from '../base/printable.ts';
-import { waitedUs, type Trace } from './trace.ts';
+import { waitedUs, type Trace, type TracePacked } from './trace.ts';
 
 /** A trace's facts and totals, without its columns: what `trace show --json` prints. */
 export interface TraceSummary extends Pick<Trace, 'image' | 'workload' | 'recording' | 'runs'> {
@@ -15,6 +15,8 @@ export interface TraceSummary extends Pick<Trace, 'image' | 'workload' | 'record
   /** Compressed bytes of the plan; of those, due at time 0 (what opening the layers needs). */
   readonly planBytes: number;
   readonly planMetadataBytes: number;
+  /** The hot blob; null where nobody packed the plan. */
+  readonly packed: TracePacked | null;
   /** By layer, bottom first. */
   readonly layers: readonly { recordedBytes: number; planBytes: number }[];
 }
@@ -43,6 +45,7 @@ export function summariseTrace(trace: Trace, fileBytes: number): TraceSummary {
     planRanges: plan.count,
     planBytes: layers.reduce((sum, layer) => sum + layer.planBytes, 0),
     planMetadataBytes,
+    packed: trace.packed ?? null,
     layers,
   };
 }
@@ -62,6 +65,11 @@ export function formatSummary(summary: TraceSummary): string {
       `${mib(summary.planMetadataBytes)} of it due at once`,
     `file       ${summary.fileBytes} bytes`,
   ];
+  const { packed } = summary;
+  if (packed !== null) {
+    const parts = `${packed.layers.length} of ${image.layers.length} layers`;
+    lines.push(`packed     ${packed.digest}  ${mib(packed.sizeBytes)} of ${parts}`);
+  }
   for (const [index, layer] of image.layers.entries()) {
     const { recordedBytes, planBytes } = summary.layers[index];
     const share = `${mib(planBytes)} planned of ${mib(layer.sizeBytes)}`;

@@ -3,7 +3,7 @@ import { crc32c } from '../base/crc32c.ts';
 import { SECTOR_BYTES, traceLimits } from '../base/limits.ts';
 import { ReplaybdError } from '../base/errors.ts';
 import { decodeTrace } from './decode.ts';
-import { CRC_BYTES, MAGIC, VERSION_MAJOR, WAIT_MINOR } from './layout.ts';
+import { CRC_BYTES, MAGIC, PACKED_MINOR, VERSION_MAJOR, WAIT_MINOR } from './layout.ts';
 import { encodePlan } from './plan-codec.ts';
 import { encodeRecords } from './records-codec.ts';
 import { tooLarge } from './trace-errors.ts';
@@ -17,11 +17,11 @@ const packr = new Packr({ useRecords: false, variableMapSize: true });
  * breaks the format's rules.
  */
 export function encodeTrace(trace: Trace): Uint8Array {
-  const { image, workload, recording, runs, records, plan } = trace;
+  const { image, workload, recording, runs, records, plan, packed: hot } = trace;
   const packed: Uint8Array = packr.pack({
     magic: MAGIC,
     // As old as it can be, so that older readers know all of it.
-    version: [VERSION_MAJOR, waitedUs(records) > 0 ? WAIT_MINOR : 0],
+    version: [VERSION_MAJOR, minorOf(trace)],
     image: {
       manifestDigest: image.manifestDigest,
       virtualSizeBytes: image.virtualSizeBytes,
@@ -47,6 +47,7 @@ export function encodeTrace(trace: Trace): Uint8Array {
       runs,
     }),
     plan: encodePlan(plan, image.layers),
+    ...(hot === undefined ? {} : { packed: [hot.digest, hot.sizeBytes, [...hot.layers]] }),
     crc32c: new Uint8Array(CRC_BYTES),
   });
   if (packed.length > traceLimits.fileBytesMax) {
@@ -57,6 +58,12 @@ export function encodeTrace(trace: Trace): Uint8Array {
   new DataView(bytes.buffer).setUint32(covered.length, crc32c(covered));
   decodeTrace(bytes, 'encoded trace');
   return bytes;
+}
+
+/** The oldest minor version that has all of a trace. */
+function minorOf({ packed, records }: Trace): number {
+  if (packed !== undefined) return PACKED_MINOR;
+  return waitedUs(records) > 0 ? WAIT_MINOR : 0;
 }
 
 /**

@@ -6,10 +6,13 @@ export const MAGIC = 'replaybd-trace';
  * older reader ignores; with a minor version it knows, an unknown key is an error.
  */
 export const VERSION_MAJOR = 1;
-export const VERSION_MINOR = 1;
+export const VERSION_MINOR = 2;
 
 /** The minor version that added `records.wait`; a file without waits is of the one before. */
 export const WAIT_MINOR = 1;
+
+/** The minor version that added `packed`; a file without it is of one before. */
+export const PACKED_MINOR = 2;
 
 /** The file's last bytes: CRC-32C, big-endian, of everything before them. */
 export const CRC_BYTES = 4;

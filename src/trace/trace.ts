@@ -78,6 +78,19 @@ export interface TracePlan {
   readonly dueUs: Float64Array;
 }
 
+/**
+ * A blob that holds the plan's bytes of some layers, in the order of the plan, without gaps: the hot
+ * blob. It belongs to the plan it was made of.
+ */
+export interface TracePacked {
+  /** `sha256:` and 64 hex digits. */
+  readonly digest: string;
+  /** Of the blob: as many as the plan has of these layers. */
+  readonly sizeBytes: number;
+  /** Indexes into the image's layers, rising. */
+  readonly layers: readonly number[];
+}
+
 /** The first accesses of one or several runs of one workload on one image. */
 export interface Trace {
   readonly image: TraceImage;
@@ -87,6 +100,8 @@ export interface Trace {
   readonly runs: number;
   readonly records: TraceRecords;
   readonly plan: TracePlan;
+  /** Absent where nobody packed the plan. */
+  readonly packed?: TracePacked;
 }
 
 export const emptyPlan: TracePlan = {

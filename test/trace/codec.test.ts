@@ -9,7 +9,14 @@ import { traceLimits } from '../../src/base/limits.ts';
 import { decodeTrace } from '../../src/trace/decode.ts';
 import { encodeTrace, encodeTraceWithinLimit } from '../../src/trace/encode.ts';
 import { END_REASONS, workloadKey, type Trace } from '../../src/trace/trace.ts';
-import { bootLikeRecords, random, recordsOf, syntheticLayers, traceOf } from './synthetic.ts';
+import {
+  bootLikeRecords,
+  digestOfText,
+  random,
+  recordsOf,
+  syntheticLayers,
+  traceOf,
+} from './synthetic.ts';
 
 // Goal: a trace file holds what was put in, in the same bytes every time; whatever else is in a
 // file is refused with a ReplaybdError. Method: random traces for the round trip; damaged files,
@@ -27,6 +34,7 @@ const traces: fc.Arbitrary<Trace> = fc
     runs: fc.integer({ min: 1, max: 65_535 }),
     unit: fc.constantFrom(1, 2, 4, 8),
     endReason: fc.constantFrom(...END_REASONS),
+    isPacked: fc.boolean(),
     text: fc.string({ unit: 'binary', maxLength: 20 }),
     rows: fc.array(fc.tuple(layerRow, fc.nat(2 ** 27 - 2 ** 17), fc.nat(254), fc.nat(65_534)), {
       maxLength: 40,
@@ -35,7 +43,7 @@ const traces: fc.Arbitrary<Trace> = fc
       maxLength: 40,
     }),
   })
-  .map(({ layerCount, runs, unit, endReason, text, rows, ranges }) => {
+  .map(({ layerCount, runs, unit, endReason, isPacked, text, rows, ranges }) => {
     const layers = syntheticLayers(layerCount, 4096 * 2000 + 77);
     let timeUs = 0;
     let waitUs = 0;
@@ -64,8 +72,14 @@ const traces: fc.Arbitrary<Trace> = fc
     });
     // The last range of blob 0 ends where the blob does, inside a granule.
     planned.push({ index: 0, offset: 4096 * 2000, length: 77 });
+    const packedLayers = [0, ...(layerCount > 2 ? [2] : [])];
+    const sizeBytes = planned
+      .filter(({ index }) => packedLayers.includes(index))
+      .reduce((sum, { length }) => sum + length, 0);
+    const packed = { digest: digestOfText(text), sizeBytes, layers: packedLayers };
     let dueUs = 0;
     return {
+      ...(isPacked ? { packed } : {}),
       ...trace,
       workload: { ...trace.workload, args: [text], key: workloadKey(trace.workload) },
       recording: { ...trace.recording, endReason, durationUs: timeUs + 41 * 2 ** 30 },
@@ -129,8 +143,23 @@ const waitingRecords = (() => {
 })();
 const waitingSample = encodeTrace(traceOf(waitingRecords, syntheticLayers(3)));
 
+/** A trace whose plan of four ranges in three layers has been packed, but for layer 1. */
+const packedTrace: Trace = {
+  ...traceOf(bootLikeRecords(20, 3), syntheticLayers(3)),
+  plan: {
+    count: 4,
+    blob: Uint16Array.of(0, 1, 2, 0),
+    offset: Float64Array.of(0, 0, 4096, 40_960),
+    length: Float64Array.of(8192, 4096, 4096, 4096),
+    dueUs: Float64Array.of(0, 0, 5, 900),
+  },
+  packed: { digest: digestOfText('hot'), sizeBytes: 16_384, layers: [0, 2] },
+};
+const packedSample = encodeTrace(packedTrace);
+const allSamples = [sample, waitingSample, packedSample];
+
 test('every cut and every flipped bit of a file is noticed', () => {
-  for (const file of [sample, waitingSample]) {
+  for (const file of allSamples) {
     for (let length = 0; length < file.length; length += 1) {
       assert.throws(() => decodeTrace(file.subarray(0, length)), ReplaybdError);
     }
@@ -144,7 +173,7 @@ test('every cut and every flipped bit of a file is noticed', () => {
 
 test('a forged file with a good checksum gives a trace or a trace error', () => {
   const next = random(7);
-  for (const file of [sample, waitingSample]) {
+  for (const file of allSamples) {
     for (let bit = 0; bit < (file.length - 4) * 8; bit += 1) {
       const flipped = Uint8Array.from(file);
       flipped[bit >> 3] ^= 1 << (bit & 7);
@@ -167,6 +196,32 @@ test('a file without waits is of version 1.0, one with waits of 1.1', () => {
   assert.deepEqual(decodeTrace(waitingSample).records, waitingRecords);
   // Every third of 60 records: two small numbers each.
   assert.ok(waitingSample.length - sample.length < 20 * 3 + 12, 'a wait costs few bytes');
+});
+
+test('a packed trace is of version 1.2, and packs the plan it has', () => {
+  assert.deepEqual([...packedSample.subarray(31, 33)], [1, 2]);
+  assert.deepEqual(decodeTrace(packedSample), packedTrace);
+  const { packed } = packedTrace;
+  assert.ok(packed !== undefined);
+  const wrong: [string, object][] = [
+    ['another size', { ...packed, sizeBytes: 16_385 }],
+    ['a layer more', { ...packed, layers: [0, 1, 2] }],
+    ['a layer twice', { ...packed, layers: [0, 0, 2] }],
+    ['no layers', { ...packed, layers: [] }],
+    ['a layer that is not there', { ...packed, layers: [0, 2, 3] }],
+    ['a bad digest', { ...packed, digest: 'sha256:0' }],
+  ];
+  for (const [what, other] of wrong) {
+    const trace = { ...packedTrace, packed: other as Trace['packed'] } as Trace;
+    assert.throws(() => encodeTrace(trace), { code: 'ERR_TRACE_FORMAT' }, what);
+  }
+  const values = [[], 7, null, [packed.digest, 16_384], [packed.digest, 16_384, [0, 2], 1]];
+  for (const value of values) {
+    const forged = forge((body) => (body.packed = value), packedSample);
+    assert.throws(() => decodeTrace(forged), /^ReplaybdError.*packed/s);
+  }
+  const old = forge((body) => (body.version = [1, 1]), packedSample);
+  assert.throws(() => decodeTrace(old), { code: 'ERR_TRACE_FORMAT' });
 });
 
 test('random bytes behind a good head are refused', () => {
@@ -197,6 +252,7 @@ interface Body {
   runs: unknown;
   records: Group;
   plan: unknown;
+  packed?: unknown;
 }
 
 const refusals: [string, (body: Body) => void, string][] = [
@@ -288,7 +344,7 @@ test('accepts the forgery that changes nothing, and ranges at the very end of a 
 
 test('a newer minor version may add keys', () => {
   const bytes = forge((body) => {
-    body.version = [1, 2];
+    body.version = [1, 3];
     body.image.comment = 'new';
   });
   assert.deepEqual(decodeTrace(bytes), decodeTrace(sample));
