@@ -20,6 +20,7 @@ import { isWorkloadKey } from '../trace/workload.ts';
 import { registerFiles } from './trace-files.ts';
 import { registerOverlaybd } from './trace-overlaybd.ts';
 import { registerStore, storeOf, type StoreFlags } from './trace-store.ts';
+import { registerPack } from './trace-pack.ts';
 import { registerSimulate } from './trace-simulate.ts';
 import { registerRebase } from './trace-rebase.ts';
 import {
@@ -33,6 +34,12 @@ import { addRegistryOptions, addTraceFolderOption, withRegistry } from './regist
 interface PushFlags extends StoreFlags, WorkloadFlags {}
 
 interface PullFlags extends PushFlags {
+interface PushFlags extends RegistryFlags {
+  blob?: string;
+}
+
+interface PullFlags extends StoreFlags {
+  workload?: string;
   output?: string;
 }
 
@@ -55,6 +62,8 @@ export function register(program: Command): void {
     .description('attach a trace to an image, as an OCI referrer')
     .argument('<image>', 'registry reference (http:// in front for one without TLS)')
     .argument('[file]', "a trace file; the local store's of image and workload without one")
+    .argument('<file>')
+    .option('--blob <file>', 'the hot blob of a packed trace, which the repository lacks')
     .action(push);
   addWorkloadOptions(addTraceFolderOption(addRegistryOptions(trace.command('pull'))))
     .description("fetch an image's latest trace into the local store")
@@ -69,6 +78,7 @@ export function register(program: Command): void {
   registerDiff(trace);
   registerCheck(trace);
   registerSimulate(trace);
+  registerPack(trace);
 }
 
 async function show(file: string, flags: { json?: boolean }): Promise<void> {
@@ -103,6 +113,11 @@ async function push(image: string, file: string | undefined, flags: PushFlags): 
     decodeTrace(bytes, path);
     return await pushTrace(client, image, bytes);
   });
+async function push(image: string, file: string, flags: PushFlags): Promise<void> {
+  const bytes = await readTraceFile(file);
+  decodeTrace(bytes, file);
+  const hot = flags.blob === undefined ? {} : { hotBlobPath: flags.blob };
+  const { digest } = await withRegistry(flags, (client) => pushTrace(client, image, bytes, hot));
   process.stdout.write(`${digest}\n`);
 }
 

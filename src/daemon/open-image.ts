@@ -74,7 +74,7 @@ export function replayTrace(
   runtime: Runtime,
   trace: Trace,
   blobs: readonly Blob[],
-  options: AttachmentOptions,
+  options: Pick<AttachmentOptions, 'budgetBytes'>,
 ): Replay {
   const remote = new Map<string, RemoteBlob>();
   for (const blob of blobs) {

@@ -1,4 +1,6 @@
+import { stat } from 'node:fs/promises';
 import { ReplaybdError } from '../base/errors.ts';
+import { sha256OfFile } from '../base/file-digest.ts';
 import { traceLimits, traceStoreLimits } from '../base/limits.ts';
 import type { RegistryClient } from '../registry/client.ts';
 import { digestOf } from '../registry/digest.ts';
@@ -6,6 +8,7 @@ import { mediaTypes, type Descriptor } from '../registry/manifest.ts';
 import { parseReference, type ImageReference } from '../registry/reference.ts';
 import { emptyDescriptor } from '../registry/referrers.ts';
 import { decodeTrace } from './decode.ts';
+import { HOT_MEDIA_TYPE } from './hot-blob.ts';
 import type { Trace } from './trace.ts';
 import { workloadText } from './workload.ts';
 
@@ -22,7 +25,13 @@ export const CREATED_ANNOTATION = 'org.opencontainers.image.created';
 /** The part of the registry client that traces need. */
 export type TraceRegistry = Pick<
   RegistryClient,
-  'getManifest' | 'getBlob' | 'pushBlob' | 'pushReferrer' | 'listReferrers' | 'deleteReferrer'
+  | 'getManifest'
+  | 'getBlob'
+  | 'headBlob'
+  | 'pushBlob'
+  | 'pushReferrer'
+  | 'listReferrers'
+  | 'deleteReferrer'
 >;
 
 export interface PulledTrace {
@@ -32,14 +41,23 @@ export interface PulledTrace {
   readonly digest: string;
 }
 
+export interface PushTraceOptions {
+  /** The hot blob of a packed trace. Without it, the repository must hold it already. */
+  readonly hotBlobPath?: string;
+  readonly signal?: AbortSignal;
+}
+
 /**
- * Attaches a trace to an image. Throws ERR_TRACE_IMAGE when the trace has layers that the image
- * does not, those of `decodeTrace`, and the registry's.
+ * Attaches a trace to an image; of a packed trace, the manifest has the hot blob as a layer too, so that
+ * the registry keeps it. Throws ERR_TRACE_IMAGE when the trace has layers that the image does not,
+ * ERR_HOT_BLOB when the hot blob is not there or another one, those of `decodeTrace`, and the
+ * registry's.
  */
 export async function pushTrace(
   registry: TraceRegistry,
   image: string,
   bytes: Uint8Array,
+  options: PushTraceOptions = {},
 ): Promise<Descriptor> {
   const trace = decodeTrace(bytes);
   const reference = parseReference(image);
@@ -53,6 +71,7 @@ export async function pushTrace(
         'Push to the image that was recorded, or record this one.',
     );
   }
+  const hotLayers = await pushHotBlob(registry, reference, trace, options);
   const digest = digestOf(bytes);
   await registry.pushBlob(reference, { digest, sizeBytes: bytes.length, content: { bytes } });
   const layer = { mediaType: TRACE_MEDIA_TYPE, digest, size: bytes.length };
@@ -60,7 +79,7 @@ export async function pushTrace(
     schemaVersion: 2,
     artifactType: TRACE_ARTIFACT_TYPE,
     config: emptyDescriptor,
-    layers: [layer],
+    layers: [layer, ...hotLayers],
     subject: {
       mediaType: fetched.mediaType || mediaTypes.ociManifest,
       digest: fetched.digest,
@@ -75,6 +94,39 @@ export async function pushTrace(
       ),
     },
   });
+}
+
+/** Makes the repository hold a packed trace's hot blob; its descriptor, or none. */
+async function pushHotBlob(
+  registry: TraceRegistry,
+  reference: ImageReference,
+  { packed }: Trace,
+  { hotBlobPath, signal }: PushTraceOptions,
+): Promise<Descriptor[]> {
+  if (packed === undefined) return [];
+  const { digest, sizeBytes } = packed;
+  const descriptor = { mediaType: HOT_MEDIA_TYPE, digest, size: sizeBytes };
+  if (hotBlobPath === undefined) {
+    const found = await registry.headBlob(reference, digest);
+    if (found === sizeBytes) return [descriptor];
+    throw new ReplaybdError(
+      'ERR_HOT_BLOB',
+      `${reference.repository}: expected the hot blob ${digest} of ${sizeBytes} bytes, found ` +
+        `${found === null ? 'none' : `one of ${found}`}. Push it too: --blob.`,
+    );
+  }
+  const found = `sha256:${await sha256OfFile(hotBlobPath, signal)}`;
+  const { size } = await stat(hotBlobPath);
+  if (found !== digest || size !== sizeBytes) {
+    throw new ReplaybdError(
+      'ERR_HOT_BLOB',
+      `${hotBlobPath}: expected the trace's hot blob ${digest} of ${sizeBytes} bytes, found ` +
+        `${found} of ${size}. Pack the trace again.`,
+    );
+  }
+  const blob = { digest, sizeBytes, content: { path: hotBlobPath } };
+  await registry.pushBlob(reference, blob, signal === undefined ? {} : { signal });
+  return [descriptor];
 }
 
 /**
