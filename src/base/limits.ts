@@ -201,6 +201,10 @@ export const fetchLimits = {
   windowBytesMax: 64 * 1024 * 1024,
   demandAttemptsMax: 8,
   prefetchAttemptsMax: 3,
+  /** Requests of a packed source that fail before it is given up. */
+  packedFailuresMax: 3,
+  /** Bytes of one that are present already, and yet are taken along to spare a request. */
+  packedGapBytesMax: 32 * 1024,
   /** How often one wait looks again at what is present and what is under way. */
   waitRoundsMax: 64,
   backoffMsFirst: 100,

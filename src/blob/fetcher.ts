@@ -10,9 +10,10 @@ import { FairShare, Flow } from './fetch/fair-share.ts';
 import { newLaneStats, type FetchEvent, type FetchStats } from './fetch/fetch-stats.ts';
 import { FlightTable, type Flight } from './fetch/flight-table.ts';
 import { Pacer } from './fetch/pacer.ts';
+import { PackedStream, type PackedOptions } from './fetch/packed-stream.ts';
 import { RemoteBlob, type Asked, type FetchEngine } from './fetch/remote-blob.ts';
 import { isRefusal, throttledMs } from './fetch/retry.ts';
-import { runRequest } from './fetch/run-request.ts';
+import { ownRequest, runRequest, type FlightRequest } from './fetch/run-request.ts';
 
 export interface FetcherOptions {
   clock?: Clock;
@@ -161,6 +162,16 @@ export class Fetcher {
   }
 
   /**
+   * Prefetches pieces of blobs out of a packed source, in order, as the lane allows. The first request
+   * has left when this returns, where one may. Never fails: see PackedOptions.onRequest.
+   */
+  packed(options: PackedOptions): PackedStream {
+    const stream = new PackedStream(options);
+    this.#queuePacked(stream);
+    return stream;
+  }
+
+  /**
    * Runs `ask`, which asks for many ranges ahead of need, and lets none leave before it returns:
    * those that are next to each other in line may then share a request.
    */
@@ -305,9 +316,37 @@ export class Fetcher {
     this.#updatePrefetchLane();
   }
 
-  /** Sends one request for flights of one blob. */
-  async #run(flights: readonly BlobFlight[]): Promise<void> {
-    const [{ owner, lane: laneName }] = flights;
+  #queuePacked(stream: PackedStream): void {
+    const { flow } = stream;
+    const order = this.#share.place(flow, this.#pacer.requestBytes);
+    flow.queued += 1;
+    const run = async (): Promise<void> => {
+      flow.queued -= 1;
+      await this.#runPacked(stream, order);
+    };
+    void this.#prefetchLane.add(run, { priority: -order });
+  }
+
+  /** Sends a packed stream's next request, and has the one behind it wait for its turn. */
+  async #runPacked(stream: PackedStream, order: number): Promise<void> {
+    this.#share.leaves(order);
+    const request = stream.next(this.#pacer.requestBytes, order);
+    if (request === null) return;
+    this.#pacer.onAsked(request.ranges[0].length);
+    const done = this.#run(request.flights, request, (error) => stream.onEnd(request, error));
+    this.#updatePrefetchLane();
+    if (!stream.isOver) this.#queuePacked(stream);
+    await done;
+    this.#updatePrefetchLane();
+  }
+
+  /** Sends one request for flights: of one blob, unless `request` says otherwise. */
+  async #run(
+    flights: readonly BlobFlight[],
+    request: FlightRequest = ownRequest(flights),
+    onEnd: (error: unknown) => void = () => undefined,
+  ): Promise<void> {
+    const [{ lane: laneName }] = flights;
     const lane = this.#lanes[laneName];
     lane.requests += 1;
     lane.active += 1;
@@ -315,20 +354,22 @@ export class Fetcher {
       flight.state = 'active';
       lane.activeBytes += flight.end - flight.start;
     }
-    await runRequest(flights, this.#clock, this.#stallMs, {
+    const timing = { clock: this.#clock, stallMs: this.#stallMs };
+    await runRequest(flights, request, timing, {
       onFirstByte: (latencyMs) => this.#pacer.onFirstByte(latencyMs, this.#clock.nowMs()),
       onChunk: (bytes) => this.#pacer.onBytes(bytes, this.#clock.nowMs()),
       onLanded: (flight, upTo) => {
         lane.activeBytes -= upTo - flight.start;
         lane.bytes += upTo - flight.start;
-        owner.onLanded(laneName, flight.start, upTo);
-        owner.flights.landed(flight, upTo);
+        flight.owner.onLanded(laneName, flight.start, upTo, flight.isPacked);
+        flight.owner.flights.landed(flight, upTo);
         this.#updatePrefetchLane();
       },
       onEnd: (event) => {
         lane.active -= 1;
         for (const flight of flights) lane.activeBytes -= flight.end - flight.start;
         this.#onEnd(flights, event);
+        onEnd(event.error);
       },
     });
   }
@@ -393,6 +434,7 @@ function newFlight(
   return {
     owner,
     lane: asked.lane,
+    isPacked: false,
     start: range.offset,
     end: rangeEnd(range),
     state: 'queued',

@@ -4,7 +4,8 @@ import { messageOf } from '../base/errors.ts';
 import { GRANULE_BYTES, prefetchLimits } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
 import type { ByteRange } from '../base/range.ts';
-import type { Trace } from '../trace/trace.ts';
+import { hotRanges } from '../trace/hot-layout.ts';
+import type { Trace, TracePacked } from '../trace/trace.ts';
 import { coalesce, type PrefetchRequest } from './coalesce.ts';
 import { coalesceOptionsFor, type CoalesceOptions, type LinkEstimate } from './coalesce-options.ts';
 import type { DueRange } from './plan-window.ts';
@@ -21,11 +22,37 @@ export interface PrefetchLane {
   link?(): LinkEstimate & { readonly windowBytes: number };
 }
 
+/** A part of the plan, and where its bytes stand in the hot blob. */
+export interface PackedRange {
+  readonly blob: Blob;
+  readonly range: ByteRange;
+  readonly at: number;
+}
+
+/** What a replay needs of the fetcher to read a hot blob. */
+export interface PackedLane {
+  /** Fetches what is absent, in order; `finished` when that is over, or given up. */
+  fetch(
+    ranges: Iterator<PackedRange>,
+    options: {
+      signal: AbortSignal;
+      /** Told of each request that ended, and of what it did not bring. */
+      onRequest: (end: {
+        gapBytes: number;
+        missing: readonly PackedRange[];
+        error: unknown;
+      }) => void;
+    },
+  ): { readonly finished: Promise<void> };
+}
+
 export interface ReplayOptions {
-  readonly trace: Pick<Trace, 'image' | 'plan'>;
+  readonly trace: Pick<Trace, 'image' | 'plan' | 'packed'>;
   /** The image's blobs by digest. They need not be open as layers. */
   readonly blobs: ReadonlyMap<string, Blob>;
   readonly lane: PrefetchLane;
+  /** For a packed trace: its hot blob is read instead of the layers' own blobs, as far as it holds. */
+  readonly packed?: PackedLane;
   /** Bytes a replay may ask for. */
   readonly budgetBytes: number;
   readonly clock: Clock;
@@ -102,6 +129,9 @@ class PlanReplay implements Replay {
   #plannedOnce: PlannedBytes | null = null;
   /** Bytes of the plan whose turn came, foreign ones aside. */
   #reachedBytes = 0;
+  #isForeignCounted = false;
+  /** Number of the first plan range that the hot blob has not been asked for, or not wholly. */
+  #packedUpTo = 0;
 
   constructor(options: ReplayOptions) {
     this.#options = options;
@@ -132,16 +162,91 @@ class PlanReplay implements Replay {
   }
 
   async #run(): Promise<ReplayEnd> {
-    const end = await this.#feed();
+    const end = await this.#feedAll();
     await Promise.all(this.#outstanding);
     this.#end = this.#abort.signal.aborted ? 'cancelled' : end;
     this.#options.log.info({ end: this.#end, ...this.counters }, 'replay ended');
     return this.#end;
   }
 
-  async #feed(): Promise<ReplayEnd> {
+  async #feedAll(): Promise<ReplayEnd> {
+    const { packed, trace } = this.#options;
+    if (packed === undefined || trace.packed === undefined) return await this.#feed(() => true);
+    const layers = new Set(trace.packed.layers);
+    const reading = this.#feedPacked(packed, trace.packed);
+    const end = await this.#feed((layer) => !layers.has(layer));
+    await reading;
+    if (end !== 'complete') return end;
+    // What the hot blob was not asked for, because it failed.
+    return await this.#feed((layer, index) => layers.has(layer) && index >= this.#packedUpTo);
+  }
+
+  /** Reads the hot blob as far as it goes; what does not come of it is fetched from the layers. */
+  async #feedPacked(lane: PackedLane, packed: TracePacked): Promise<void> {
+    const { counters } = this;
+    const { log } = this.#options;
+    await lane.fetch(this.#packedRanges(packed), {
+      signal: this.#abort.signal,
+      onRequest: ({ gapBytes, missing, error }) => {
+        counters.requests += 1;
+        counters.gapBytes += gapBytes;
+        if (error === null) counters.done += 1;
+        if (error === null || this.#abort.signal.aborted) return;
+        counters.failed += 1;
+        log.warn(
+          { hotBlob: packed.digest },
+          `a part of the plan is not packed: ${messageOf(error)}`,
+        );
+        this.#askLayersFor(missing);
+      },
+    }).finished;
+  }
+
+  *#packedRanges({ layers }: TracePacked): Generator<PackedRange, void, undefined> {
+    const { plan } = this.#options.trace;
+    for (const { index, layer, offset, length, at } of hotRanges(plan, layers)) {
+      this.#packedUpTo = index;
+      const blob = this.#blobs[layer];
+      if (blob === null) continue;
+      const range = absentPart(blob, { offset, length });
+      this.counters.presentBytes += length - range.length;
+      if (range.length > 0 && !this.#spend(range.length)) break;
+      this.#reachedBytes += length;
+      if (range.length > 0) yield { blob, range, at: at + (range.offset - offset) };
+    }
+    this.#packedUpTo = plan.count;
+  }
+
+  #askLayersFor(missing: readonly PackedRange[]): void {
+    const ranges = missing.map(({ blob, range }) => ({
+      ...range,
+      blob: this.#blobs.indexOf(blob),
+      dueUs: 0,
+    }));
+    for (const request of coalesce(ranges, this.#coalesceOptions())) {
+      const blob = this.#blobs[request.blob];
+      if (blob !== null && this.#spend(request.length)) this.#issue(blob, request, request);
+    }
+  }
+
+  /** Takes bytes off the budget; false when there are not so many left. */
+  #spend(bytes: number): boolean {
+    const { counters } = this;
+    if (this.#isBudgetSpent) return false;
+    if (counters.requestedBytes + bytes <= this.#options.budgetBytes) {
+      counters.requestedBytes += bytes;
+      return true;
+    }
+    this.#isBudgetSpent = true;
+    const planned = this.#planned;
+    const leftBytes = planned.bytes - planned.foreignBytes - this.#reachedBytes;
+    counters.overBudgetBytes = Math.max(0, leftBytes);
+    return false;
+  }
+
+  async #feed(isWanted: (layer: number, index: number) => boolean): Promise<ReplayEnd> {
     const { lane } = this.#options;
-    const plan = coalesce(this.#knownRanges(), () => this.#coalesceOptions());
+    const plan = coalesce(this.#knownRanges(isWanted), () => this.#coalesceOptions());
     const askUntilAhead = (): boolean => this.#askUntilAhead(plan);
     for (;;) {
       // No turn of the event loop is given away: opening the layers would ask for the same bytes.
@@ -156,26 +261,19 @@ class PlanReplay implements Replay {
 
   /** Hands requests over until the lane has enough; true when there are no more. */
   #askUntilAhead(plan: Iterator<PrefetchRequest>): boolean {
-    const { budgetBytes, lane } = this.#options;
+    const { lane } = this.#options;
     const { counters } = this;
     while (!this.#abort.signal.aborted) {
+      if (this.#isBudgetSpent) return true;
       const { value: request, done } = plan.next();
       if (done === true) return true;
       const blob = this.#blobs[request.blob];
       if (blob === null) continue;
       const range = absentPart(blob, request);
       counters.presentBytes += request.length - range.length;
-      if (range.length === 0) {
-        this.#reachedBytes += request.neededBytes;
-        continue;
-      }
-      if (counters.requestedBytes + range.length > budgetBytes) {
-        this.#isBudgetSpent = true;
-        const { bytes, foreignBytes } = this.#planned;
-        counters.overBudgetBytes = Math.max(0, bytes - foreignBytes - this.#reachedBytes);
-        return true;
-      }
+      if (range.length > 0 && !this.#spend(range.length)) return true;
       this.#reachedBytes += request.neededBytes;
+      if (range.length === 0) continue;
       this.#issue(blob, range, request);
       this.#laneReady = lane.ready?.() ?? null;
       if (this.#laneReady !== null || this.#isAhead() || this.#failuresInRow > 0) return false;
@@ -205,20 +303,29 @@ class PlanReplay implements Replay {
     return size > 1 && this.#outstandingBytes > BACKLOG_WINDOWS * windowBytes;
   }
 
-  *#knownRanges(): Generator<DueRange, void, undefined> {
+  /** Each range once, however often the plan is gone through. */
+  #countForeign(bytes: number): void {
+    if (this.#isForeignCounted) return;
+    this.counters.foreignRanges += 1;
+    this.counters.foreignBytes += bytes;
+  }
+
+  *#knownRanges(
+    isWanted: (layer: number, index: number) => boolean,
+  ): Generator<DueRange, void, undefined> {
     const { count, blob, offset, length, dueUs } = this.#options.trace.plan;
     for (let i = 0; i < count; i += 1) {
-      if (this.#blobs[blob[i]] === null) {
-        this.counters.foreignRanges += 1;
-        this.counters.foreignBytes += length[i];
-      } else yield { blob: blob[i], offset: offset[i], length: length[i], dueUs: dueUs[i] };
+      if (this.#blobs[blob[i]] === null) this.#countForeign(length[i]);
+      else if (isWanted(blob[i], i)) {
+        yield { blob: blob[i], offset: offset[i], length: length[i], dueUs: dueUs[i] };
+      }
     }
+    this.#isForeignCounted = true;
   }
 
   #issue(blob: Blob, range: ByteRange, request: PrefetchRequest): void {
     const { counters } = this;
     counters.requests += 1;
-    counters.requestedBytes += range.length;
     counters.gapBytes += Math.min(request.length - request.neededBytes, range.length);
     this.#outstandingBytes += range.length;
     const work = this.#fetch(blob, range).finally(() => {

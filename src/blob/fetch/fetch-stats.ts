@@ -34,10 +34,11 @@ export interface FetchStats {
 /** One request, told when it ended. */
 export interface FetchEvent {
   lane: Lane;
-  /** The blob's digest. */
+  /** Of the blob that was asked, which may be a packed source. */
   digest: string;
   /** What was asked for. */
   ranges: readonly ByteRange[];
+  /** Without what lies between the bytes that are needed. */
   askedBytes: number;
   /** Bytes that became present. */
   bytes: number;

@@ -6,6 +6,8 @@ import type { Lane } from '../blob.ts';
 export interface Flight<Owner = unknown> {
   readonly owner: Owner;
   readonly lane: Lane;
+  /** Its bytes come out of a packed source instead of the blob's own. */
+  readonly isPacked: boolean;
   /** What has not arrived yet: [start, end). Aligned to granules or the blob's end. */
   start: number;
   end: number;
@@ -29,6 +31,8 @@ export interface Piece<Owner> {
 export interface FlightFailure {
   error: unknown;
   lane: Lane;
+  /** The blob's own source has not been asked. */
+  isPacked: boolean;
 }
 
 interface Waiter {
@@ -144,7 +148,8 @@ export class FlightTable<Owner> {
     flight.state = 'done';
     if (flight.start === flight.end) return;
     this.#remove(flight);
-    this.#wake(flight.start, flight.end, { error, lane: flight.lane });
+    const { lane, isPacked } = flight;
+    this.#wake(flight.start, flight.end, { error, lane, isPacked });
   }
 
   /**

@@ -55,6 +55,8 @@ export class RemoteBlob implements Blob {
   readonly flow: Flow;
   /** Off while a replay covers the blob: the plan knows better. */
   readAhead: 'auto' | 'off' = 'auto';
+  /** Told when bytes of a packed source turn out to be damaged. */
+  onPackedDamage: () => void = () => undefined;
   readonly counters: BlobCounters = {
     prefetchedBytes: 0,
     prefetchedTouchedBytes: 0,
@@ -68,6 +70,8 @@ export class RemoteBlob implements Blob {
   readonly #prefetched: GranuleBits;
   readonly #demanded: GranuleBits;
   readonly #readAhead: GranuleBits;
+  /** Present granules that came out of a packed source. */
+  readonly #packed: GranuleBits;
   readonly #waits = new Set<AbortController>();
   #isAbandoned = false;
   #isClosed = false;
@@ -95,6 +99,7 @@ export class RemoteBlob implements Blob {
     this.#prefetched = new GranuleBits(granules);
     this.#demanded = new GranuleBits(granules);
     this.#readAhead = new GranuleBits(granules);
+    this.#packed = new GranuleBits(granules);
   }
 
   get isClosed(): boolean {
@@ -122,7 +127,29 @@ export class RemoteBlob implements Blob {
   drop(offset: number, length: number): boolean {
     if (this.#isClosed) return false;
     this.cached.drop({ offset, length });
+    const first = Math.floor(offset / GRANULE_BYTES);
+    const end = Math.ceil((offset + length) / GRANULE_BYTES);
+    if (this.#packed.nextSet(first, end) < end) {
+      this.#packed.clearRange(first, end);
+      this.onPackedDamage();
+    }
     return true;
+  }
+
+  /** Forgets all that came out of a packed source; gives how many bytes. */
+  dropPacked(): number {
+    const count = granuleCountOf(this.sizeBytes);
+    let bytes = 0;
+    for (let first = this.#packed.nextSet(0, count); first < count;) {
+      const end = this.#packed.nextClear(first, count);
+      const offset = first * GRANULE_BYTES;
+      const length = Math.min(end * GRANULE_BYTES, this.sizeBytes) - offset;
+      if (!this.#isClosed) this.cached.drop({ offset, length });
+      this.#packed.clearRange(first, end);
+      bytes += length;
+      first = this.#packed.nextSet(end, count);
+    }
+    return bytes;
   }
 
   touch(offset: number, length: number): TouchedBytes {
@@ -131,13 +158,15 @@ export class RemoteBlob implements Blob {
   }
 
   /** Told by the fetcher: bytes of this blob's own fetch are present. */
-  onLanded(lane: Lane, start: number, end: number): void {
+  onLanded(lane: Lane, start: number, end: number, isPacked: boolean): void {
     const first = start / GRANULE_BYTES;
     const last = Math.ceil(end / GRANULE_BYTES);
     const [mine, other] =
       lane === 'prefetch' ? [this.#prefetched, this.#demanded] : [this.#demanded, this.#prefetched];
     mine.setRange(first, last);
     other.clearRange(first, last);
+    if (isPacked) this.#packed.setRange(first, last);
+    else this.#packed.clearRange(first, last);
     if (lane === 'demand') {
       this.counters.demandBytes += end - start;
       return;
@@ -246,6 +275,12 @@ export class RemoteBlob implements Blob {
       const failure = await this.flights.wait(range, isPresent, signal);
       if (isPresent()) return;
       if (failure === null || isOthersChoice(failure) || isRefusal(failure.error)) continue;
+      if (failure.isPacked) {
+        // It says nothing of the blob's own source.
+        const pauseMs = throttledMs(failure.error);
+        if (pauseMs > 0) await clock.sleep(pauseMs, signal);
+        continue;
+      }
       progress.failure = failure;
       if (isFinal(failure.error)) throw asReadError(failure.error, this.name);
       attempts += 1;

@@ -19,18 +19,50 @@ export interface RequestHooks {
   onEnd(event: FetchEvent): void;
 }
 
+/** How the bytes of a request's flights are asked for. */
+export interface FlightRequest {
+  /** URL without credentials, for messages. */
+  readonly name: string;
+  /** Of what is asked for. */
+  readonly digest: string;
+  readonly ranges: readonly ByteRange[];
+  send(options: SendOptions): Promise<void>;
+}
+
+export interface SendOptions {
+  readonly lane: Lane;
+  readonly signal: AbortSignal;
+  /** Takes the bytes of each flight in order; `index` is the flight's. */
+  readonly onData: (chunk: Uint8Array, index?: number) => void;
+}
+
+/** Asks an owner's source for flights of it. */
+export function ownRequest(flights: readonly Flight<RemoteBlob>[]): FlightRequest {
+  const [{ owner }] = flights;
+  const { name, digest, source } = owner;
+  const ranges = flights.map(({ start, end }) => ({ offset: start, length: end - start }));
+  const send = (options: SendOptions): Promise<void> => {
+    const [first, ...others] = ranges;
+    if (others.length === 0) return source.fetch(first.offset, first.length, options);
+    assert(source.many !== undefined, `${name} answers one range a request`);
+    return source.many.fetch(ranges, options);
+  };
+  return { name, digest, ranges, send };
+}
+
 /**
- * Sends one request for flights of one owner and stores what arrives. Never rejects. A source that
+ * Sends one request for flights and stores what arrives. Never rejects. A source that
  * sends nothing for `stallMs`, sends too much or ignores an abort is given up without it: what it
  * sends afterwards is ignored.
  */
 export async function runRequest(
   flights: readonly Flight<RemoteBlob>[],
-  clock: Clock,
-  stallMs: number,
+  sent: FlightRequest,
+  { clock, stallMs }: { clock: Clock; stallMs: number },
   hooks: RequestHooks,
 ): Promise<void> {
-  const [{ owner, lane }] = flights;
+  const [{ lane }] = flights;
+  const { name, digest } = sent;
   const abort = new AbortController();
   const ranges = flights.map(({ start, end }) => ({ offset: start, length: end - start }));
   const startedMs = clock.nowMs();
@@ -38,7 +70,7 @@ export async function runRequest(
   const over = new AbortController();
   const writers = flights.map((flight, index) => {
     flight.abort = abort;
-    return owner.cached.writer(ranges[index], (upTo) => hooks.onLanded(flight, upTo));
+    return flight.owner.cached.writer(ranges[index], (upTo) => hooks.onLanded(flight, upTo));
   });
   let firstByteMs: number | null = null;
   let chunks = 0;
@@ -58,13 +90,13 @@ export async function runRequest(
   };
   let error: unknown = null;
   try {
-    const request = send(owner, ranges, { lane, signal, onData });
+    const request = sent.send({ lane, signal, onData });
     const progress = (): number => chunks;
-    void abortWhenStalled(abort, owner.name, clock, stallMs, { over: over.signal, progress });
+    void abortWhenStalled(abort, name, clock, stallMs, { over: over.signal, progress });
     await Promise.race([request, rejectOnAbort(signal, over.signal)]);
     signal.throwIfAborted();
     const short = writers.findIndex((writer) => !writer.isComplete);
-    if (short >= 0) throw shortError(owner.name, ranges[short], writers[short].storedEnd);
+    if (short >= 0) throw shortError(name, ranges[short], writers[short].storedEnd);
   } catch (cause) {
     error = cause;
   }
@@ -76,8 +108,8 @@ export async function runRequest(
   );
   hooks.onEnd({
     lane,
-    digest: owner.digest,
-    ranges,
+    digest,
+    ranges: sent.ranges,
     askedBytes,
     bytes: askedBytes - missingBytes,
     firstByteMs,
@@ -85,21 +117,6 @@ export async function runRequest(
     durationMs: clock.nowMs() - startedMs,
     error,
   });
-}
-
-function send(
-  { source, name }: RemoteBlob,
-  ranges: readonly ByteRange[],
-  options: {
-    lane: Lane;
-    signal: AbortSignal;
-    onData: (chunk: Uint8Array, index?: number) => void;
-  },
-): Promise<void> {
-  const [first, ...others] = ranges;
-  if (others.length === 0) return source.fetch(first.offset, first.length, options);
-  assert(source.many !== undefined, `${name} answers one range a request`);
-  return source.many.fetch(ranges, options);
 }
 
 function rejectOnAbort(signal: AbortSignal, over: AbortSignal): Promise<never> {

@@ -1,0 +1,48 @@
+import { fetchLimits } from '../base/limits.ts';
+import type { TracePlan } from '../trace/trace.ts';
+import { coalesce } from './coalesce.ts';
+import type { DueRange } from './plan-window.ts';
+
+/** A link as far as it is known; 0 for what is not. */
+export interface PackedLink {
+  readonly roundTripMs: number;
+  readonly bytesPerSecond: number;
+}
+
+/** What a link is taken for of which nothing is known: 1 Gbit/s at 20 ms. */
+const ROUND_TRIP_MS_UNKNOWN = 20;
+const BYTES_PER_SECOND_UNKNOWN = 125_000_000;
+/** Ranges of a plan that are looked at: the decision must not keep the first request waiting. */
+const RANGES_MAX = 4096;
+
+/**
+ * Whether a cold start had better read the hot blob than the layers' own blobs. Fetched one by one,
+ * the plan's requests bring at most
+ *
+ *   connections x bytes of a request / round trip
+ *
+ * however wide the link is; a request of a hot blob is as large as the link wants it. So it wins where that
+ * is less than the link carries. (The simulator says the same: policies 'packed' and 'first-access' with
+ * one range a request.)
+ */
+export function packedWins(plan: TracePlan, link: PackedLink): boolean {
+  const roundTripMs = link.roundTripMs || ROUND_TRIP_MS_UNKNOWN;
+  const bytesPerSecond = link.bytesPerSecond || BYTES_PER_SECOND_UNKNOWN;
+  let requests = 0;
+  let bytes = 0;
+  for (const request of coalesce(firstRanges(plan))) {
+    requests += 1;
+    bytes += request.neededBytes;
+  }
+  if (requests === 0) return false;
+  const bytesPerTrip = (fetchLimits.prefetchConcurrencyMax * bytes) / requests;
+  return bytesPerTrip < (bytesPerSecond * roundTripMs) / 1000;
+}
+
+function* firstRanges(plan: TracePlan): Generator<DueRange, void, undefined> {
+  const { blob, offset, length, dueUs } = plan;
+  const count = Math.min(plan.count, RANGES_MAX);
+  for (let i = 0; i < count; i += 1) {
+    yield { blob: blob[i], offset: offset[i], length: length[i], dueUs: dueUs[i] };
+  }
+}
