@@ -183,7 +183,7 @@ async function serve(
 
 /** A flag that would go unheeded is wrong usage. */
 function parametersOf(target: string, flags: AttachFlags, command: Command): AttachParameters {
-  const { id, frontend, upper, upperKind, trace, timeLimit, untilIdle, budget } = flags;
+  const { id, frontend, upper, upperKind, trace, timeLimit, untilIdle, budget, packed } = flags;
   if (upperKind !== undefined && upper === undefined) {
     command.error('error: --upper-kind is for --upper');
   }
@@ -199,6 +199,7 @@ function parametersOf(target: string, flags: AttachFlags, command: Command): Att
     ...attachWorkload(workloadOf(flags)),
     ...(trace === undefined ? {} : { trace: resolve(trace) }),
     ...(budget === undefined ? {} : { budgetMiB: budget }),
+    ...(packed === undefined ? {} : { packed }),
     ...(timeLimit === undefined ? {} : { timeLimit }),
     ...(untilIdle === undefined ? {} : { untilIdle }),
     ...(upper === undefined ? {} : { upper: resolve(upper) }),

@@ -63,6 +63,7 @@ async function playOn(
     workload: workloadOf(flags),
     signal,
     ...(flags.trace === undefined ? {} : { tracePath: flags.trace }),
+    ...(flags.packed === undefined ? {} : { packed: flags.packed }),
     ...(flags.budget === undefined ? {} : { budgetBytes: flags.budget * 2 ** 20 }),
   });
   let result;

@@ -5,6 +5,7 @@ import type { Runtime, RuntimeOptions } from '../daemon/runtime.ts';
 import type { AttachMode } from '../daemon/attachment.ts';
 import { TRACE_FROM, type TraceFrom } from '../daemon/trace-search.ts';
 import { DEFAULT_RENEWAL } from '../trace/store-renewal.ts';
+import { PACKED_MODES, type PackedMode } from '../prefetch/packed-rule.ts';
 import { DEFAULT_SERVICE_CONFIG_PATH, type ServiceConfig } from '../daemon/service-config.ts';
 import { httpUrl, positiveNumber, share } from './arguments.ts';
 import { addWorkloadOptions, type WorkloadFlags } from './workload-options.ts';
@@ -35,6 +36,7 @@ export interface TraceFlags extends WorkloadFlags {
   mode: AttachMode;
   trace?: string;
   budget?: number;
+  packed?: PackedMode;
 }
 
 const QUOTA_GIB_DEFAULT = 4;
@@ -84,7 +86,13 @@ export function addTraceOptions(command: Command, mode: AttachMode): Command {
         .default(mode),
     )
     .option('--trace <file>', 'record to, or replay from, this file instead of the trace store')
-    .option('--budget <MiB>', 'most that a replay may fetch', positiveNumber);
+    .option('--budget <MiB>', 'most that a replay may fetch', positiveNumber)
+    .addOption(
+      new Option(
+        '--packed <when>',
+        'read the hot blob of a packed trace: always, never, or where it pays (auto, default)',
+      ).choices(PACKED_MODES),
+    );
 }
 
 /**

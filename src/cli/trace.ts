@@ -31,15 +31,13 @@ import {
 } from './workload-options.ts';
 import { addRegistryOptions, addTraceFolderOption, withRegistry } from './registry-options.ts';
 
-interface PushFlags extends StoreFlags, WorkloadFlags {}
+interface TraceOfFlags extends StoreFlags, WorkloadFlags {}
 
-interface PullFlags extends PushFlags {
-interface PushFlags extends RegistryFlags {
+interface PushFlags extends TraceOfFlags {
   blob?: string;
 }
 
-interface PullFlags extends StoreFlags {
-  workload?: string;
+interface PullFlags extends TraceOfFlags {
   output?: string;
 }
 
@@ -62,7 +60,6 @@ export function register(program: Command): void {
     .description('attach a trace to an image, as an OCI referrer')
     .argument('<image>', 'registry reference (http:// in front for one without TLS)')
     .argument('[file]', "a trace file; the local store's of image and workload without one")
-    .argument('<file>')
     .option('--blob <file>', 'the hot blob of a packed trace, which the repository lacks')
     .action(push);
   addWorkloadOptions(addTraceFolderOption(addRegistryOptions(trace.command('pull'))))
@@ -111,13 +108,9 @@ async function push(image: string, file: string | undefined, flags: PushFlags): 
     const path = file ?? (await storedPath(client, image, flags));
     const bytes = await readTraceFile(path);
     decodeTrace(bytes, path);
-    return await pushTrace(client, image, bytes);
+    const hot = flags.blob === undefined ? {} : { hotBlobPath: flags.blob };
+    return await pushTrace(client, image, bytes, hot);
   });
-async function push(image: string, file: string, flags: PushFlags): Promise<void> {
-  const bytes = await readTraceFile(file);
-  decodeTrace(bytes, file);
-  const hot = flags.blob === undefined ? {} : { hotBlobPath: flags.blob };
-  const { digest } = await withRegistry(flags, (client) => pushTrace(client, image, bytes, hot));
   process.stdout.write(`${digest}\n`);
 }
 
@@ -125,7 +118,7 @@ async function push(image: string, file: string, flags: PushFlags): Promise<void
 async function storedPath(
   client: RegistryClient,
   image: string,
-  flags: PushFlags,
+  flags: TraceOfFlags,
 ): Promise<string> {
   const nothing = () => undefined;
   const { identity } = await describeImage(image, client, {

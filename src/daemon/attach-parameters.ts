@@ -5,6 +5,7 @@ import { daemonLimits } from '../base/limits.ts';
 import type { FrontendKind, FrontendParameters } from '../frontend/frontend.ts';
 import { checkFrontendParameters, FRONTEND_KINDS } from '../frontend/frontends.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
+import { PACKED_MODES, type PackedMode } from '../prefetch/packed-rule.ts';
 import type { TraceWorkload } from '../trace/trace.ts';
 import { wordsOfWorkload, workloadOfWords, type WorkloadWords } from '../trace/workload.ts';
 import type { AttachmentOptions, AttachMode } from './attachment.ts';
@@ -25,6 +26,8 @@ export interface AttachParameters extends WorkloadWords {
   readonly trace?: string;
   /** Most that a replay may fetch, in MiB. */
   readonly budgetMiB?: number;
+  /** Whether a replay reads hot blobs. */
+  readonly packed?: PackedMode;
   /** When a recording ends, in seconds. */
   readonly timeLimit?: number;
   readonly untilIdle?: number;
@@ -39,14 +42,19 @@ export interface AttachParameters extends WorkloadWords {
 export interface AttachDefaults {
   readonly mode: AttachMode;
   readonly budgetMiB?: number;
+  readonly packed?: PackedMode;
 }
 
 const DEFAULTS: AttachDefaults = { mode: 'auto' };
 
 /** Those of overlaybd.json. */
 export function attachDefaults(service: ServiceConfig | null): AttachDefaults {
-  const { mode = null, budgetMB = null } = service?.replaybd ?? {};
-  return { mode: mode ?? DEFAULTS.mode, ...(budgetMB === null ? {} : { budgetMiB: budgetMB }) };
+  const { mode = null, budgetMB = null, packed = null } = service?.replaybd ?? {};
+  return {
+    mode: mode ?? DEFAULTS.mode,
+    ...(budgetMB === null ? {} : { budgetMiB: budgetMB }),
+    ...(packed === null ? {} : { packed }),
+  };
 }
 
 /** A device's name as people and programs may choose it. */
@@ -76,6 +84,7 @@ export function readAttachParameters(
   const upperKind = object.word('upperKind', UPPER_KINDS);
   if (upperKind !== '' && upper === '') throw wrong('"upperKind" goes with "upper"');
   const trace = path('trace', object.string('trace'));
+  const packed = object.word('packed', PACKED_MODES) || defaults.packed;
   const frontendParameters = readFrontendParameters(object);
   checkFrontendParameters(frontend, frontendParameters);
   return {
@@ -84,6 +93,7 @@ export function readAttachParameters(
     ...(trace === '' ? {} : { trace }),
     ...(defaults.budgetMiB === undefined ? {} : { budgetMiB: defaults.budgetMiB }),
     ...positive(object, 'budgetMiB'),
+    ...(packed === undefined ? {} : { packed }),
     ...positive(object, 'timeLimit'),
     ...positive(object, 'untilIdle'),
     ...(upper === '' ? {} : { upper }),
@@ -114,11 +124,12 @@ export function attachBody({ frontendParameters, ...others }: AttachParameters):
 /** The parameters as an Attachment takes them. */
 export function attachmentOptions(parameters: AttachParameters): AttachmentOptions {
   const { id, image, mode } = parameters;
-  const { trace, budgetMiB, timeLimit, untilIdle, upper, upperKind } = parameters;
+  const { trace, budgetMiB, packed, timeLimit, untilIdle, upper, upperKind } = parameters;
   return {
     ...{ id, target: image, mode, workload: workloadOfWords(parameters) },
     ...(trace === undefined ? {} : { tracePath: trace }),
     ...(budgetMiB === undefined ? {} : { budgetBytes: budgetMiB * 2 ** 20 }),
+    ...(packed === undefined ? {} : { packed }),
     ...(timeLimit === undefined ? {} : { recordLimitMs: timeLimit * 1000 }),
     ...(untilIdle === undefined ? {} : { recordUntilIdleMs: untilIdle * 1000 }),
     ...(upper === undefined ? {} : { upperFolder: upper }),

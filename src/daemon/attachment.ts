@@ -8,6 +8,7 @@ import type { MissObserver } from '../device/miss-reader.ts';
 import { createTapMap, TapDrain } from '../device/tap.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import type { Stack, StackPiece } from '../image/stack.ts';
+import type { PackedMode } from '../prefetch/packed-rule.ts';
 import { QualityMeter, touchStack, type QualitySnapshot } from '../prefetch/quality.ts';
 import type { Replay, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
 import type { Recording } from '../trace/recording.ts';
@@ -31,7 +32,7 @@ import {
   closeAll,
   describeAttached,
   openBlobs,
-  replayTrace,
+  replayChosen,
   writeResult,
 } from './open-image.ts';
 import {
@@ -41,6 +42,7 @@ import {
   type SaveTrace,
 } from './record-device.ts';
 import { RecordTraceFile } from './record-trace-file.ts';
+import { askedDigests, refuseUnverifiable } from './packed-replay.ts';
 import type { Runtime } from './runtime.ts';
 import { TouchFeed } from './touch-feed.ts';
 import { TraceKeeper } from './trace-keeper.ts';
@@ -58,6 +60,8 @@ export interface AttachmentOptions {
   tracePath?: string;
   /** Bytes a replay may ask for. */
   budgetBytes?: number;
+  /** Whether a replay reads hot blobs. Default 'auto'. */
+  packed?: PackedMode;
   /** Threads beside the main one that will read the device. */
   readerThreads?: number;
   recordLimitMs?: number;
@@ -166,7 +170,7 @@ export class Attachment {
       () => this.#drainTap(),
       (error) => options.onFault?.(error),
     );
-    const digests = new Set(blobs.map((blob) => blob.digest));
+    const digests = askedDigests(blobs, opened.trace);
     const count = (event: FetchEvent): void => {
       if (!digests.has(event.digest)) return;
       this.quality.onFetch(event.lane, event.askedBytes, event.bytes);
@@ -208,17 +212,19 @@ export class Attachment {
       const onResultFile = (path: string): void => void (resultFile = path);
       const describe = async () => await describeAttached(runtime, options, onResultFile);
       const image = await spans.within('manifest', describe);
+      const describedMs = nowUs() / 1000;
       const choose = async () => await chooseMode(runtime, image, options, given);
       const chosen = await spans.within('trace read', choose, ({ mode }) => ({ mode }));
       const { trace } = chosen;
       const keeper = new TraceKeeper(runtime, image, options, chosen);
       blobs.push(...(await openBlobs(runtime, image, signal)));
       signal?.throwIfAborted();
-      if (trace?.kind === 'replaybd') replay = replayTrace(runtime, trace.trace, blobs, options);
+      replay = replayChosen(runtime, chosen, { image, blobs, options, describedMs });
       const opening = spans.within('open layers', () => runtime.stacks.open(blobs));
       replay ??= keeper.seek(blobs, opening);
       const [stack] = await Promise.all([opening, keeper.prepare()]);
       isStackOpen = true;
+      refuseUnverifiable(stack, blobs);
       if (trace !== null && trace.kind !== 'replaybd') {
         replay = replayForeign(runtime, trace, { image, stack, blobs, options });
       }

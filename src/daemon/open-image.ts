@@ -9,7 +9,9 @@ import { startReplay, type PrefetchLane, type Replay } from '../prefetch/replay.
 import type { RepositoryName } from '../registry/client.ts';
 import type { Trace } from '../trace/trace.ts';
 import type { AttachmentOptions, AttachMode } from './attachment.ts';
+import type { ChosenMode } from './choose-mode.ts';
 import { describeImage, type ImageDescription } from './image-description.ts';
+import { checkAfterReplay, packedChoice, packedLane, type PackedChoice } from './packed-replay.ts';
 import type { Runtime } from './runtime.ts';
 import { withUpperFolder } from './upper-folder.ts';
 
@@ -69,26 +71,51 @@ export async function openBlobs(
   throw failed.reason;
 }
 
-/** Starts a trace's replay. Blobs it covers need no read-ahead: the plan knows better. */
+/** Starts the replay of the trace that an attach has chosen; null where that is none of ours. */
+export function replayChosen(
+  runtime: Runtime,
+  chosen: ChosenMode,
+  attach: {
+    image: ImageDescription;
+    blobs: readonly Blob[];
+    options: AttachmentOptions;
+    /** How long describing the image took. */
+    describedMs: number;
+  },
+): Replay | null {
+  if (chosen.trace?.kind !== 'replaybd') return null;
+  const { image, blobs, options, describedMs } = attach;
+  const packed = packedChoice(options.packed, chosen.source, image, describedMs);
+  return replayTrace(runtime, chosen.trace.trace, blobs, options, packed);
+}
+
+/**
+ * Starts a trace's replay, which reads the trace's hot blob where `packed` says so. Blobs it covers need
+ * no read-ahead: the plan knows better.
+ */
 export function replayTrace(
   runtime: Runtime,
   trace: Trace,
   blobs: readonly Blob[],
   options: Pick<AttachmentOptions, 'budgetBytes'>,
+  packed: PackedChoice | null = null,
 ): Replay {
   const remote = new Map<string, RemoteBlob>();
   for (const blob of blobs) {
     if (blob instanceof RemoteBlob) remote.set(blob.digest, blob);
   }
   for (const blob of remote.values()) blob.readAhead = 'off';
+  const hotLane = packed === null ? null : packedLane(runtime, trace, remote, packed);
   const replay = startReplay({
     trace,
     blobs: remote,
     lane: prefetchLane(runtime, [...remote.values()].at(0)),
+    ...(hotLane === null ? {} : { packed: hotLane }),
     budgetBytes: options.budgetBytes ?? BUDGET_BYTES_DEFAULT,
     clock: runtime.clock,
     log: runtime.log,
   });
+  if (hotLane !== null) void checkAfterReplay(runtime, trace, remote, replay);
   // Only now: the first requests do not wait for it.
   setImmediate(() => pinPlan(trace, remote));
   return replay;

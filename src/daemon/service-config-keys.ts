@@ -135,6 +135,11 @@ export const SERVICE_KEYS: readonly ServiceKey[] = [
   ),
   honoured('replaybd.budgetMB', 'positive', 'daemon: most that one replay may fetch, in MiB'),
   honoured(
+    'replaybd.packed',
+    'word',
+    'daemon: whether [hot blobs](trace-lab.md#pack) are read: `auto` (the default), `on`, `off`',
+  ),
+  honoured(
     'replaybd.traceFrom',
     'word',
     'where a trace is looked for that is not named: `store`, `registry` or `any` (`any`)',

@@ -4,6 +4,7 @@ import { ReplaybdError } from '../base/errors.ts';
 import { JsonObject } from '../base/json-object.ts';
 import { fetchLimits, serviceConfigLimits } from '../base/limits.ts';
 import { LOG_LEVELS, type LogLevel } from '../base/log.ts';
+import { PACKED_MODES, type PackedMode } from '../prefetch/packed-rule.ts';
 import { TRACE_FROM, type TraceFrom } from './trace-search.ts';
 import { SERVICE_KEYS, type ServiceKey } from './service-config-keys.ts';
 
@@ -101,6 +102,8 @@ export interface ReplaybdConfig {
   readonly traceMaxAgeDays: number | null;
   /** Where spans are sent. */
   readonly otlpEndpoint: string | null;
+  /** Whether replays read hot blobs. */
+  readonly packed: PackedMode | null;
 }
 
 /**
@@ -161,6 +164,7 @@ function replaybdConfig(own: JsonObject | null): ReplaybdConfig {
     coverageMin: own?.share('coverageMin') ?? null,
     traceMaxAgeDays: own?.positive('traceMaxAgeDays') ?? null,
     otlpEndpoint: own?.httpUrl('otlpEndpoint') || null,
+    packed: own?.word('packed', PACKED_MODES) || null,
   };
 }
 

@@ -10,6 +10,7 @@ import type { AttachmentOptions } from './attachment.ts';
 import type { ImageDescription } from './image-description.ts';
 import { LaterReplay } from './later-replay.ts';
 import { replayTrace } from './open-image.ts';
+import { packedChoice } from './packed-replay.ts';
 import { traceImageOf } from './foreign-trace.ts';
 import { rebaseForImage } from './rebase-image.ts';
 import type { Runtime } from './runtime.ts';
@@ -51,7 +52,10 @@ export class SoughtReplay {
     this.#opening = opened.opening.catch(() => null);
     this.replay = new LaterReplay(
       (signal) => this.#make(signal),
-      (trace) => replayTrace(runtime, trace, this.#blobs, options),
+      (trace) => {
+        const packed = packedChoice(options.packed, null, image, 0);
+        return replayTrace(runtime, trace, this.#blobs, options, packed);
+      },
       runtime.log,
     );
   }

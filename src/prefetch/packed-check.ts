@@ -9,13 +9,13 @@ const TURN_BYTES = 512 * 1024;
 
 /**
  * Hashes what a cache holds of a packed plan, as the hot blob has it: 'same' as the trace says, 'other', or
- * 'unknown' where not all of it is present. `blobs`: by the trace's layer number; null for one that
- * is not there.
+ * 'unknown' where not all of it is present, or when it is over: blobs must not be closed before. `blobs`: by
+ * the trace's layer number; null for one that is not there.
  */
 export async function checkPacked(
   { plan, packed }: Pick<Trace, 'plan' | 'packed'>,
   blobs: readonly (Blob | null)[],
-  signal: AbortSignal,
+  isOver: () => boolean,
 ): Promise<'same' | 'other' | 'unknown'> {
   if (packed === undefined) return 'unknown';
   const hash = createHash('sha256');
@@ -25,7 +25,7 @@ export async function checkPacked(
     for (let done = 0; done < length; done += TURN_BYTES) {
       const part = Math.min(TURN_BYTES, length - done);
       const at = offset + done;
-      if (signal.aborted || blob === null || !blob.has(at, part)) return 'unknown';
+      if (isOver() || blob === null || !blob.has(at, part)) return 'unknown';
       hash.update(blob.bytes.subarray(at, at + part));
       // Present before and after: what was hashed was whole.
       if (!blob.has(at, part)) return 'unknown';

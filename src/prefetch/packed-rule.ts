@@ -3,6 +3,10 @@ import type { TracePlan } from '../trace/trace.ts';
 import { coalesce } from './coalesce.ts';
 import type { DueRange } from './plan-window.ts';
 
+/** Whether hot blobs are read: 'auto' where the trace is the user's own and it pays. */
+export const PACKED_MODES = ['auto', 'on', 'off'] as const;
+export type PackedMode = (typeof PACKED_MODES)[number];
+
 /** A link as far as it is known; 0 for what is not. */
 export interface PackedLink {
   readonly roundTripMs: number;

@@ -213,7 +213,7 @@ export class PackedRequest implements FlightRequest {
 /** From the first byte of a piece that is neither present nor under way, what follows of that kind. */
 function absentPart(piece: PackedPiece): PackedPiece | null {
   const { blob, range } = piece;
-  if (blob.isClosed) return null;
+  if (blob.isClosed || blob.refusesPacked) return null;
   for (const missing of blob.cached.missing(range.offset, range.length)) {
     const absent = blob.flights.pieces(missing).find(({ flight }) => flight === null);
     if (absent === undefined) continue;

@@ -55,6 +55,8 @@ export class RemoteBlob implements Blob {
   readonly flow: Flow;
   /** Off while a replay covers the blob: the plan knows better. */
   readAhead: 'auto' | 'off' = 'auto';
+  /** Nobody could tell whether bytes out of a packed source are whole: none are taken. */
+  refusesPacked = false;
   /** Told when bytes of a packed source turn out to be damaged. */
   onPackedDamage: () => void = () => undefined;
   readonly counters: BlobCounters = {
