@@ -6,11 +6,12 @@
  *   refill     as the original reads: 256 KiB units of a blob, one request each, one after another
  *   record     lazy, while recording
  *   replay     with the trace of that; one and four reads at once
+ *   packed     with --packed: the same with the trace's hot blob (see docs/trace-lab.md)
  *   bound      latency + needed bytes / bandwidth: compressed blocks and metadata, to the byte
  *
- * and, at two links, what reads outside the trace wait during a replay.
+ * --one-range: of a registry that answers one range a request. And, at two links, what reads outside the trace wait during a replay.
  *
- *   node bench/play.ts [--runs 5] [--mib 24] [--seed 1] [--link 100MB/s] [--work DIR] [--json]
+ *   node bench/play.ts [--runs 5] [--mib 24] [--seed 1] [--link 100MB/s] [--packed] [--one-range] [--work DIR] [--json]
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -32,7 +33,9 @@ const LINKS: readonly BenchLink[] = [
   { name: '5 ms 200 MB/s', latencyMs: 5, bytesPerSecond: 200e6, others: false },
   { name: '20 ms 125 MB/s', latencyMs: 20, bytesPerSecond: 125e6, others: false },
   { name: '20 ms 100 MB/s', latencyMs: 20, bytesPerSecond: 100e6, others: true },
+  { name: '50 ms 125 MB/s', latencyMs: 50, bytesPerSecond: 125e6, others: false },
   { name: '50 ms 50 MB/s', latencyMs: 50, bytesPerSecond: 50e6, others: false },
+  { name: '50 ms 12.5 MB/s', latencyMs: 50, bytesPerSecond: 12.5e6, others: false },
   { name: '20 ms 12.5 MB/s', latencyMs: 20, bytesPerSecond: 12.5e6, others: true },
   { name: '20 ms 3.125 MB/s', latencyMs: 20, bytesPerSecond: 3.125e6, others: false },
 ];
@@ -43,6 +46,8 @@ const { values } = parseArgs({
     mib: { type: 'string', default: '24' },
     seed: { type: 'string', default: '1' },
     link: { type: 'string' },
+    packed: { type: 'boolean', default: false },
+    'one-range': { type: 'boolean', default: false },
     work: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
@@ -59,6 +64,9 @@ interface LinkResult {
   recordMs: number;
   replayMs: number;
   replay4Ms: number;
+  /** With the hot blob; null unless asked for. */
+  packedMs: number | null;
+  packedRequestsPerMib: number | null;
   /** (replay - 2 latencies) / bound; at most 1.10 is the aim. */
   replayToBound: number;
   lazyToRefill: number;
@@ -89,12 +97,14 @@ async function measureLink(bench: Bench, link: BenchLink): Promise<LinkResult> {
   const records: Run[] = [];
   const replays: Run[] = [];
   const replays4: Run[] = [];
+  const packs: Run[] = [];
   for (let i = 0; i < runs; i += 1) {
     lazy.push(await bench.play('off'));
     refillsMs.push(await bench.refill());
     records.push(await bench.play('record'));
     replays.push(await bench.play('replay'));
     replays4.push(await bench.play('replay', { concurrency: 4 }));
+    if (values.packed) packs.push(await bench.play('replay', { packed: 'on' }));
   }
   const timeOf = (plays: readonly Run[]): number => median(plays.map((run) => run.totalMs));
   const boundOf = (bytes: number): number => latencyMs + (bytes * 1000) / bytesPerSecond;
@@ -109,6 +119,10 @@ async function measureLink(bench: Bench, link: BenchLink): Promise<LinkResult> {
     recordMs: timeOf(records),
     replayMs: timeOf(replays),
     replay4Ms: timeOf(replays4),
+    packedMs: values.packed ? timeOf(packs) : null,
+    packedRequestsPerMib: values.packed
+      ? median(packs.map((run) => run.prefetchRequests / (run.prefetchedBytes / MIB)))
+      : null,
     replayToBound: (timeOf(replays) - 2 * latencyMs) / boundMs,
     lazyToRefill: timeOf(lazy) / median(refillsMs),
     requestsPerMib: of((run) => run.prefetchRequests / (run.prefetchedBytes / MIB)),
@@ -152,6 +166,8 @@ const links: LinkResult[] = [];
 const others: OthersResult[] = [];
 try {
   await bench.play('record');
+  if (values.packed) await bench.pack();
+  if (values['one-range']) await bench.registry.refuseSeveralRanges();
   for (const link of LINKS) {
     if (values.link !== undefined && !link.name.includes(values.link)) continue;
     process.stderr.write(`${link.name} ...\n`);
@@ -191,6 +207,9 @@ function timesOf(row: LinkResult): Record<string, string | number> {
     record: row.recordMs,
     replay: row.replayMs,
     'replay x4': row.replay4Ms,
+    ...(row.packedMs === null
+      ? {}
+      : { packed: row.packedMs, 'packed/replay': row.packedMs / row.replayMs }),
     'lazy/refill': row.lazyToRefill,
     '(replay-2L)/bound': row.replayToBound,
   };
@@ -200,6 +219,9 @@ function qualityOf(row: LinkResult): Record<string, string | number> {
   return {
     link: row.link,
     'requests/MiB': row.requestsPerMib,
+    ...(row.packedRequestsPerMib === null
+      ? {}
+      : { 'packed requests/MiB': row.packedRequestsPerMib }),
     'prefetched MiB': row.prefetchedMib,
     'first request ms': row.firstRequestMs,
     coverage: row.coverage,

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { alignToGranules, mergeRanges, rangeEnd, type ByteRange } from '../../src/base/range.ts';
 import { SECTOR_BYTES } from '../../src/base/limits.ts';
@@ -9,8 +9,13 @@ import { playReads } from '../../src/daemon/player.ts';
 import type { ListedRead } from '../../src/daemon/read-list.ts';
 import { Runtime } from '../../src/daemon/runtime.ts';
 import { openStack, type Stack } from '../../src/image/stack.ts';
+import type { PackedMode } from '../../src/prefetch/packed-rule.ts';
 import type { QualitySnapshot } from '../../src/prefetch/quality.ts';
 import { createRegistryClient } from '../../src/registry/client.ts';
+import { DirectoryStore } from '../../src/registry/embedded/store.ts';
+import { decodeTrace } from '../../src/trace/decode.ts';
+import { encodeTrace } from '../../src/trace/encode.ts';
+import { packTrace } from '../../src/trace/hot-blob.ts';
 import { describeWorkload } from '../../src/trace/trace.ts';
 import { bootReads, otherReads } from './boot-reads.ts';
 import { benchImage, REPOSITORY, writeConfig, type BenchImage } from './image.ts';
@@ -37,7 +42,9 @@ export interface Bench {
   readonly registry: RegistryProcess;
   readonly reads: readonly ListedRead[];
   readonly need: Need;
-  play(mode: AttachMode, options?: { concurrency?: number }): Promise<Run>;
+  play(mode: AttachMode, options?: PlayOptions): Promise<Run>;
+  /** Packs the recorded trace, and has the registry hold the hot blob. */
+  pack(): Promise<void>;
   /** Milliseconds that the original's policy takes for the same reads, decoding left out. */
   refill(): Promise<number>;
   /** Latencies in ms of reads outside the trace, while a replay runs; `seed` varies them. */
@@ -45,6 +52,11 @@ export interface Bench {
   /** Latencies of the first `count` of the same reads, without a replay. */
   othersAlone(seed: number, count: number): Promise<number[]>;
   close(): Promise<void>;
+}
+
+interface PlayOptions {
+  concurrency?: number;
+  packed?: PackedMode;
 }
 
 interface Settings {
@@ -103,10 +115,13 @@ class PlayBench implements Bench {
     this.need = this.#need();
   }
 
-  async play(mode: AttachMode, options: { concurrency?: number } = {}): Promise<Run> {
+  async play(
+    mode: AttachMode,
+    { concurrency = 1, packed = 'off' }: PlayOptions = {},
+  ): Promise<Run> {
     await this.registry.takeLog();
-    return await this.#attached(mode, async (attachment, startedMs) => {
-      await playReads({ device: attachment.device, reads: this.reads, ...options });
+    const run = async (attachment: Attachment, startedMs: number): Promise<Run> => {
+      await playReads({ device: attachment.device, reads: this.reads, concurrency });
       const totalMs = performance.now() - startedMs;
       await attachment.replay?.finished;
       const { quality } = attachment.report();
@@ -118,7 +133,24 @@ class PlayBench implements Bench {
         prefetchedBytes: quality.lanes.prefetch.bytes,
         quality,
       };
-    });
+    };
+    return await this.#attached(mode, run, packed);
+  }
+
+  async pack(): Promise<void> {
+    const path = join(this.#work, 'trace');
+    const trace = decodeTrace(await readFile(path), path);
+    const name = join(this.#work, 'config.v1.json');
+    const image = { layers: trace.image.layers };
+    const hotPath = join(this.#work, 'hot');
+    const file = await open(hotPath, 'w+');
+    try {
+      const packed = await packTrace(trace, { name, image, stack: this.#stack, file });
+      await writeFile(path, encodeTrace(packed));
+    } finally {
+      await file.close();
+    }
+    await new DirectoryStore(this.#image.registryRoot).importBlob(REPOSITORY, hotPath);
   }
 
   async refill(): Promise<number> {
@@ -169,6 +201,7 @@ class PlayBench implements Bench {
   async #attached<T>(
     mode: AttachMode,
     use: (attachment: Attachment, startedMs: number) => Promise<T>,
+    packed: PackedMode = 'off',
   ): Promise<T> {
     const cacheFolder = await mkdtemp(join(this.#work, 'cache-'));
     const runtime = await Runtime.open({ cacheFolder, quotaBytes: QUOTA_BYTES });
@@ -178,6 +211,7 @@ class PlayBench implements Bench {
         id: 'bench',
         target: join(this.#work, 'config.v1.json'),
         mode,
+        packed,
         workload: WORKLOAD,
         tracePath: join(this.#work, 'trace'),
       });

@@ -16,6 +16,8 @@ export interface SeenRequest {
 export interface RegistryProcess {
   readonly url: string;
   setLink(link: LinkOptions): Promise<void>;
+  /** From now on, blobs are sent whole to those who ask for several ranges. */
+  refuseSeveralRanges(): Promise<void>;
   /** The requests since the last call, oldest first. */
   takeLog(): Promise<SeenRequest[]>;
   close(): Promise<void>;
@@ -23,7 +25,7 @@ export interface RegistryProcess {
 
 const programPath = fileURLToPath(import.meta.url);
 
-type Question = { ask: 'link'; link: LinkOptions } | { ask: 'log' };
+type Question = { ask: 'link'; link: LinkOptions } | { ask: 'log' } | { ask: 'one-range' };
 
 /** The embedded registry in a process of its own, so that its work is not the client's. */
 export async function startRegistryProcess(root: string): Promise<RegistryProcess> {
@@ -39,6 +41,7 @@ export async function startRegistryProcess(root: string): Promise<RegistryProces
   return {
     url,
     setLink: async (link) => void (await ask({ ask: 'link', link })),
+    refuseSeveralRanges: async () => void (await ask({ ask: 'one-range' })),
     takeLog: async () => (await ask({ ask: 'log' })) as SeenRequest[],
     close: async () => {
       const exited = once(child, 'exit');
@@ -54,6 +57,13 @@ async function serve(root: string): Promise<void> {
   process.on('message', (question: Question) => {
     if (question.ask === 'link') {
       registry.setLink(question.link);
+      process.send?.('done');
+      return;
+    }
+    if (question.ask === 'one-range') {
+      registry.setFaults(({ range }) => {
+        return range?.includes(',') === true ? { kind: 'status', status: 416 } : undefined;
+      });
       process.send?.('done');
       return;
     }

@@ -70,7 +70,10 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
   });
   if (links.length === 1 && !grid) {
     const result = simulate(prepared, optionsOf(links[0]));
-    process.stdout.write(flags.json === true ? json(result) : formatSimulation(result));
+    const packed = simulate(prepared, { ...optionsOf(links[0]), policy: 'packed' });
+    const { predictedMs, requests } = packed;
+    const facts = { ...result, packed: { predictedMs, requests } };
+    process.stdout.write(flags.json === true ? json(facts) : formatSimulation(result, packed));
     return;
   }
   const rows: GridRow[] = [];

@@ -42,7 +42,7 @@ import {
   type SaveTrace,
 } from './record-device.ts';
 import { RecordTraceFile } from './record-trace-file.ts';
-import { askedDigests, refuseUnverifiable } from './packed-replay.ts';
+import { askedDigests, openStackOf } from './packed-replay.ts';
 import type { Runtime } from './runtime.ts';
 import { TouchFeed } from './touch-feed.ts';
 import { TraceKeeper } from './trace-keeper.ts';
@@ -220,11 +220,10 @@ export class Attachment {
       blobs.push(...(await openBlobs(runtime, image, signal)));
       signal?.throwIfAborted();
       replay = replayChosen(runtime, chosen, { image, blobs, options, describedMs });
-      const opening = spans.within('open layers', () => runtime.stacks.open(blobs));
+      const opening = spans.within('open layers', () => openStackOf(runtime, blobs));
       replay ??= keeper.seek(blobs, opening);
       const [stack] = await Promise.all([opening, keeper.prepare()]);
       isStackOpen = true;
-      refuseUnverifiable(stack, blobs);
       if (trace !== null && trace.kind !== 'replaybd') {
         replay = replayForeign(runtime, trace, { image, stack, blobs, options });
       }

@@ -1,3 +1,4 @@
+import { codeOf, messageOf } from '../base/errors.ts';
 import type { Blob } from '../blob/blob.ts';
 import type { PackedPiece } from '../blob/fetch/packed-stream.ts';
 import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
@@ -113,16 +114,43 @@ export async function checkAfterReplay(
 }
 
 /**
+ * Opens the stack. Of what opening reads, a tar's header and a ZFile's magic say only whether they are
+ * there: when it fails with bytes of a hot blob, they are fetched from the layers, and it is opened again.
+ */
+export async function openStackOf(runtime: Runtime, blobs: readonly Blob[]): Promise<Stack> {
+  const stack = await openTwice(runtime, blobs);
+  refuseUnverifiable(stack, blobs);
+  return stack;
+}
+
+async function openTwice(runtime: Runtime, blobs: readonly Blob[]): Promise<Stack> {
+  try {
+    return await runtime.stacks.open(blobs);
+  } catch (error) {
+    const isClosed = blobs.some((blob) => blob instanceof RemoteBlob && blob.isClosed);
+    const packedBytes = isClosed ? 0 : blobs.reduce((sum, blob) => sum + forgetPacked(blob), 0);
+    if (packedBytes === 0) throw error;
+    const reason = `not opened with bytes of a hot blob: ${messageOf(error)}`;
+    runtime.log.warn({ packedBytes, code: codeOf(error) }, reason);
+    return await runtime.stacks.open(blobs);
+  }
+}
+
+/** From now on nothing of a blob comes out of a packed source; gives how many bytes of it had. */
+function forgetPacked(blob: Blob): number {
+  if (!(blob instanceof RemoteBlob)) return 0;
+  blob.refusesPacked = true;
+  return blob.dropPacked();
+}
+
+/**
  * Layers that carry no CRCs are not packed. Where a trace says otherwise, what came out of the hot blob
  * is forgotten before anybody reads it.
  */
-export function refuseUnverifiable(stack: Stack, blobs: readonly Blob[]): void {
+function refuseUnverifiable(stack: Stack, blobs: readonly Blob[]): void {
   for (const [layer, { container }] of stack.layers.entries()) {
     const { zfile } = container.facts;
-    const blob = blobs[layer];
-    if (!(blob instanceof RemoteBlob) || (zfile?.hasBlockCrc && zfile.hasDigest)) continue;
-    blob.refusesPacked = true;
-    blob.dropPacked();
+    if (zfile?.hasBlockCrc !== true || !zfile.hasDigest) forgetPacked(blobs[layer]);
   }
 }
 

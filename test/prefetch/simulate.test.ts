@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { simulateLimits } from '../../src/base/limits.ts';
 import { ColdStart } from '../../src/prefetch/simulate/cold-start.ts';
+import { packedWins } from '../../src/prefetch/packed-rule.ts';
 import { EventLine, EventQueue } from '../../src/prefetch/simulate/event-queue.ts';
 import {
   prepareSimulation,
@@ -18,7 +19,7 @@ import {
 import { makeWorkload } from '../../src/prefetch/simulate/workload.ts';
 import { decodeTrace } from '../../src/trace/decode.ts';
 import type { Trace } from '../../src/trace/trace.ts';
-import { recordsOf, syntheticLayers, traceOf } from '../trace/synthetic.ts';
+import { random, recordsOf, syntheticLayers, traceOf } from '../trace/synthetic.ts';
 
 // Goal: a simulated start takes what arithmetic says where arithmetic can say it, and never less than
 // the bound. Method: small plans with closed forms; all orders of a few ranges; random plans for what
@@ -132,7 +133,13 @@ test('on one link, first-access order is at the bound, and no other order is bet
         ordered.dueUs = Float64Array.from(order, (i) => plan.dueUs[i]);
         return new ColdStart({
           ...{ workload: { ...workload, plan: ordered }, link, policy: 'first-access' },
-          ...{ concurrency: 1, rangeBytes: null, refillBytes: 256 * KIB, readAhead: true },
+          ...{
+            concurrency: 1,
+            rangeBytes: null,
+            rangesPerRequest: 20,
+            refillBytes: 256 * KIB,
+            readAhead: true,
+          },
           ...{ think: 1, warmMs: dueMs, setupMs: 0 },
         }).run().predictedMs;
       };
@@ -158,6 +165,37 @@ function permutations(items: readonly number[]): number[][] {
     permutations(items.filter((item) => item !== first)).map((rest) => [first, ...rest]),
   );
 }
+
+test('a hot blob is read in few requests, and wins where the rule says so', () => {
+  const next = random(5);
+  const scattered = (bytes: number): Trace => {
+    const places = Array.from({ length: 1000 }, (_, i) => i).sort(() => next() - 0.5);
+    return traceWith(
+      places.map((place, i) => ({
+        blob: i % 4,
+        offset: place * 64 * KIB,
+        length: bytes,
+        dueMs: 1 + i / 100,
+      })),
+    );
+  };
+  for (const bytes of [4096, 32 * KIB]) {
+    const trace = scattered(bytes);
+    for (const bytesPerSecond of [3e6, 12.5e6, 125e6]) {
+      for (const roundTripMs of [1, 20, 100]) {
+        const link = { bytesPerSecond, roundTripMs };
+        const own = simulateColdStart(trace, { link, rangesPerRequest: 1 });
+        const packed = simulateColdStart(trace, { link, policy: 'packed' });
+        assert.ok(packed.requests.prefetch < own.requests.prefetch / 3);
+        const where = `${bytes} ${bytesPerSecond} ${roundTripMs}`;
+        if (!packedWins(trace.plan, link)) continue;
+        assert.ok(packed.predictedMs < own.predictedMs, `${where}: it wins`);
+      }
+    }
+    assert.ok(packedWins(trace.plan, { bytesPerSecond: 125e6, roundTripMs: 100 }));
+    assert.ok(!packedWins(trace.plan, { bytesPerSecond: 3e6, roundTripMs: 1 }));
+  }
+});
 
 test('the original fetches whole units, each once, and a guest waits for one under way', () => {
   const link = { bytesPerSecond: 1e6, roundTripMs: 10 };

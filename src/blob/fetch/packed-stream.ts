@@ -159,7 +159,8 @@ export class PackedRequest implements FlightRequest {
     const start = isFirst ? piece.at : this.#pieces[0].at;
     const gap = isFirst ? 0 : piece.at - this.#end;
     const gapsMax = GAP_SHARE * (this.#end - start);
-    if (gap > fetchLimits.packedGapBytesMax || this.gapBytes + gap > gapsMax) return 0;
+    const isDear = gap > fetchLimits.packedGapBytesMax || this.gapBytes + gap > gapsMax;
+    if (gap > 0 && isDear) return 0;
     const room = Math.floor((bytesMax - (piece.at - start)) / GRANULE_BYTES) * GRANULE_BYTES;
     const length = Math.min(piece.range.length, room);
     if (length <= 0) return 0;

@@ -24,6 +24,7 @@ export interface ColdStartOptions {
   /** Null for what the policy has. */
   readonly concurrency: number | null;
   readonly rangeBytes: number | null;
+  readonly rangesPerRequest: number;
   readonly refillBytes: number;
   readonly readAhead: boolean;
   readonly think: number;
@@ -87,6 +88,8 @@ export class ColdStart {
             ranges: planOrder(workload, policy),
             concurrency: concurrency ?? fetchLimits.prefetchConcurrencyMax,
             rangeBytes,
+            rangesPerRequest: options.rangesPerRequest,
+            isPacked: policy === 'packed',
             isDemandWaiting: () => this.#demand.waiting > 0,
           });
     this.#fifo = isFifo

@@ -4,8 +4,8 @@ import type { SimulatedLink, SimulationPoint, SimulationResult } from './types.t
 /** Lines of a report's curve. */
 const CURVE_LINES = 12;
 
-/** One simulated start as lines for people. */
-export function formatSimulation(result: SimulationResult): string {
+/** One simulated start as lines for people, beside the one that reads the plan's hot blob. */
+export function formatSimulation(result: SimulationResult, packed: SimulationResult): string {
   const { requests, curve } = result;
   const row = (name: string, text: string): string => `${name.padEnd(11)}${text}\n`;
   const closed = result.gapClosure === null ? '' : `, gap closed ${percent(result.gapClosure)}`;
@@ -18,6 +18,7 @@ export function formatSimulation(result: SimulationResult): string {
         `bound ${ms(result.boundMs)})`,
     ) +
     row('', `${result.ratio.toFixed(2)} of the bound${closed}`) +
+    row('packed', `${ms(packed.predictedMs)}, ${packed.requests.prefetch} prefetch requests`) +
     row('coverage', percent(result.coverage)) +
     row('timeliness', percent(result.timeliness)) +
     row('touched', `${mib(result.touchedBytes)}, fetched ${mib(result.fetchedBytes)}`) +

@@ -1,4 +1,4 @@
-import { fetchLimits, GRANULE_BYTES, prefetchLimits, registryLimits } from '../../base/limits.ts';
+import { fetchLimits, GRANULE_BYTES, prefetchLimits } from '../../base/limits.ts';
 import { rangeEnd } from '../../base/range.ts';
 import type { Pacer } from '../../blob/fetch/pacer.ts';
 import { coalesce, type PrefetchRequest } from '../coalesce.ts';
@@ -19,6 +19,10 @@ export interface PrefetchLaneOptions {
   readonly concurrency: number;
   /** The most that one request brings; null for what the link suggests. */
   readonly rangeBytes: number | null;
+  /** Ranges of a blob that one request may bring. */
+  readonly rangesPerRequest: number;
+  /** The ranges are one behind the other in a hot blob: no request is of more than one of its. */
+  readonly isPacked: boolean;
   readonly isDemandWaiting: () => boolean;
 }
 
@@ -44,7 +48,8 @@ export class PrefetchLane {
 
   constructor(options: PrefetchLaneOptions) {
     this.#options = options;
-    this.#plan = coalesce(options.ranges, () => this.#coalesceOptions());
+    const { ranges, isPacked } = options;
+    this.#plan = isPacked ? asTheyAre(ranges) : coalesce(ranges, () => this.#coalesceOptions());
   }
 
   /** Hands over and sends what may leave now. */
@@ -90,13 +95,14 @@ export class PrefetchLane {
 
   #isAhead(windowBytes: number): boolean {
     const count = this.#queue.length + this.#active;
-    if (count >= prefetchLimits.outstandingMax) return true;
+    if (count >= prefetchLimits.outstandingMax && !this.#options.isPacked) return true;
     return count > 1 && this.#queuedBytes + this.#activeBytes > BACKLOG_WINDOWS * windowBytes;
   }
 
   /** The next in line, with as many of its blob behind it as one request should bring. */
   #nextBatch(): BlobRange[] {
-    const { states } = this.#options;
+    const { states, isPacked } = this.#options;
+    const rangesMax = isPacked ? Infinity : this.#options.rangesPerRequest;
     const [{ blob }] = this.#queue;
     const batch: BlobRange[] = [];
     const kept: BlobRange[] = [];
@@ -104,14 +110,14 @@ export class PrefetchLane {
     let index = 0;
     for (; index < this.#queue.length; index += 1) {
       const range = this.#queue[index];
-      if (leftBytes <= 0 || batch.length >= registryLimits.requestRangesMax) break;
-      if (range.blob !== blob) {
+      if (leftBytes <= 0 || batch.length >= rangesMax) break;
+      if (range.blob !== blob && !isPacked) {
         kept.push(range);
         continue;
       }
       this.#queuedBytes -= range.length;
-      for (const part of states.ranges(QUEUED, blob, range.offset, rangeEnd(range))) {
-        if (leftBytes <= 0 || batch.length >= registryLimits.requestRangesMax) {
+      for (const part of states.ranges(QUEUED, range.blob, range.offset, rangeEnd(range))) {
+        if (leftBytes <= 0 || batch.length >= rangesMax) {
           kept.push(part);
           this.#queuedBytes += part.length;
           continue;
@@ -120,7 +126,11 @@ export class PrefetchLane {
         batch.push(taken);
         leftBytes -= taken.length;
         if (taken.length === part.length) continue;
-        const rest = { blob, offset: rangeEnd(taken), length: part.length - taken.length };
+        const rest = {
+          blob: part.blob,
+          offset: rangeEnd(taken),
+          length: part.length - taken.length,
+        };
         kept.push(rest);
         this.#queuedBytes += rest.length;
       }
@@ -182,4 +192,8 @@ export class PrefetchLane {
     if (rangeBytes === null) return options;
     return { ...options, requestBytesMax: rangeBytes };
   }
+}
+
+function* asTheyAre(ranges: Iterable<DueRange>): Generator<PrefetchRequest, void, undefined> {
+  for (const range of ranges) yield { ...range, neededBytes: range.length };
 }

@@ -1,4 +1,4 @@
-import { GRANULE_BYTES } from '../../base/limits.ts';
+import { GRANULE_BYTES, registryLimits } from '../../base/limits.ts';
 import type { Trace } from '../../trace/trace.ts';
 import { coldStartBoundMs } from '../bound.ts';
 import { ColdStart, type ColdStartOutcome } from './cold-start.ts';
@@ -83,13 +83,14 @@ function startFacts(
 function runStart(
   policy: SimulationPolicy,
   { workload, think, warmMs, setupMs, readAhead }: StartFacts,
-  { link, concurrency, rangeBytes }: SimulationOptions,
+  { link, concurrency, rangeBytes, rangesPerRequest }: SimulationOptions,
 ): ColdStartOutcome {
   const isLazy = policy === 'none';
   return new ColdStart({
     ...{ workload, link, policy, readAhead, think, warmMs, setupMs },
     concurrency: isLazy ? null : (concurrency ?? null),
     rangeBytes: isLazy ? null : (rangeBytes ?? null),
+    rangesPerRequest: rangesPerRequest ?? registryLimits.requestRangesMax,
     refillBytes: rangeBytes ?? REFILL_BYTES,
   }).run();
 }

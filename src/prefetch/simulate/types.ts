@@ -12,6 +12,7 @@ export interface SimulatedLink {
  *   first-access     as replaybd does: the plan in order, coalesced, paced, giving way to demand
  *   lba              the same, by place in the layers (bottom first) instead of by first access
  *   score            the same, by first access in steps of 10 ms; within one, what most runs had first
+ *   packed           the hot blob of the plan: requests of one range each, whatever layers it is of
  *   overlaybd-fifo   as the original: 16 readers take the plan's ranges in order once all layers are
  *                    open, in units of 256 KiB, whatever the guest waits for
  *   none             nothing: each miss is fetched when it happens
@@ -20,6 +21,7 @@ export const SIMULATION_POLICIES = [
   'first-access',
   'lba',
   'score',
+  'packed',
   'overlaybd-fifo',
   'none',
 ] as const;
@@ -37,6 +39,8 @@ export interface SimulationOptions {
    * what the policy has.
    */
   readonly rangeBytes?: number;
+  /** Ranges of a blob that one prefetch request may bring. Default: what servers are asked for. */
+  readonly rangesPerRequest?: number;
   /** How long a start takes that has everything local. Default: until the trace's last access. */
   readonly warmMs?: number;
   /** The guest's own time between accesses, as a factor. Default 1. */
