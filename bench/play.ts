@@ -101,7 +101,7 @@ async function measureLink(bench: Bench, link: BenchLink): Promise<LinkResult> {
   for (let i = 0; i < runs; i += 1) {
     lazy.push(await bench.play('off'));
     refillsMs.push(await bench.refill());
-    records.push(await bench.play('record'));
+    records.push(await bench.play('record', { trace: 'again' }));
     replays.push(await bench.play('replay'));
     replays4.push(await bench.play('replay', { concurrency: 4 }));
     if (values.packed) packs.push(await bench.play('replay', { packed: 'on' }));

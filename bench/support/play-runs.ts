@@ -57,6 +57,8 @@ export interface Bench {
 interface PlayOptions {
   concurrency?: number;
   packed?: PackedMode;
+  /** A file of the work folder. Default 'trace'. */
+  trace?: string;
 }
 
 interface Settings {
@@ -117,7 +119,7 @@ class PlayBench implements Bench {
 
   async play(
     mode: AttachMode,
-    { concurrency = 1, packed = 'off' }: PlayOptions = {},
+    { concurrency = 1, packed = 'off', trace = 'trace' }: PlayOptions = {},
   ): Promise<Run> {
     await this.registry.takeLog();
     const run = async (attachment: Attachment, startedMs: number): Promise<Run> => {
@@ -134,7 +136,7 @@ class PlayBench implements Bench {
         quality,
       };
     };
-    return await this.#attached(mode, run, packed);
+    return await this.#attached(mode, run, { packed, trace });
   }
 
   async pack(): Promise<void> {
@@ -201,7 +203,7 @@ class PlayBench implements Bench {
   async #attached<T>(
     mode: AttachMode,
     use: (attachment: Attachment, startedMs: number) => Promise<T>,
-    packed: PackedMode = 'off',
+    { packed = 'off', trace = 'trace' }: PlayOptions = {},
   ): Promise<T> {
     const cacheFolder = await mkdtemp(join(this.#work, 'cache-'));
     const runtime = await Runtime.open({ cacheFolder, quotaBytes: QUOTA_BYTES });
@@ -213,7 +215,7 @@ class PlayBench implements Bench {
         mode,
         packed,
         workload: WORKLOAD,
-        tracePath: join(this.#work, 'trace'),
+        tracePath: join(this.#work, trace),
       });
       try {
         return await use(attachment, startedMs);

@@ -203,6 +203,8 @@ export const fetchLimits = {
   prefetchAttemptsMax: 3,
   /** Requests of a packed source that fail before it is given up. */
   packedFailuresMax: 3,
+  /** How much larger its requests are than others: all that they bring is needed, and in order. */
+  packedRequestFactor: 4,
   /** Bytes of one that are present already, and yet are taken along to spare a request. */
   packedGapBytesMax: 32 * 1024,
   /** How often one wait looks again at what is present and what is under way. */

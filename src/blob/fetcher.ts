@@ -330,7 +330,8 @@ export class Fetcher {
   /** Sends a packed stream's next request, and has the one behind it wait for its turn. */
   async #runPacked(stream: PackedStream, order: number): Promise<void> {
     this.#share.leaves(order);
-    const request = stream.next(this.#pacer.requestBytes, order);
+    const bytesMax = this.#pacer.requestBytes * fetchLimits.packedRequestFactor;
+    const request = stream.next(bytesMax, order);
     if (request === null) return;
     this.#pacer.onAsked(request.ranges[0].length);
     const done = this.#run(request.flights, request, (error) => stream.onEnd(request, error));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -101,6 +101,18 @@ test('an image and its trace travel', { skip }, async (t) => {
   assert.equal(replayed.report.mode, 'replay');
   assert.equal(replayed.report.trace?.records, trace.records);
   assert.equal(replayed.sha256, image.sha256);
+  // Packed: the newest trace of the workload is as old, so it is taken from a file.
+  const packed = author.path('packed.trace');
+  await cliOutput(author, [
+    ...['trace', 'pack', trace.path, image.reference, '--cache', 'none', '--push', '-o', packed],
+    ...['--blob', author.path('hot')],
+  ]);
+  const hotArgs = ['--mode', 'replay', '--trace', packed, '--packed', 'on', '--cache', 'none'];
+  const hot = await cliJson<PlayOutput>(user, playArgs(user, ...hotArgs));
+  assert.equal(hot.sha256, image.sha256);
+  assert.equal(hot.report.replay?.end, 'complete');
+  assert.equal(hot.report.replay.failed, 0);
+  assert.equal(hot.report.quality.lanes.prefetch.bytes, statSync(author.path('hot')).size);
   const another = await cliJson<PlayOutput>(
     user,
     playArgs(user, '--mode', 'replay', '--workload', 'x'),

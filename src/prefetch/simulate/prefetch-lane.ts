@@ -106,7 +106,7 @@ export class PrefetchLane {
     const [{ blob }] = this.#queue;
     const batch: BlobRange[] = [];
     const kept: BlobRange[] = [];
-    let leftBytes = this.#requestBytes;
+    let leftBytes = this.#requestBytes * (isPacked ? fetchLimits.packedRequestFactor : 1);
     let index = 0;
     for (; index < this.#queue.length; index += 1) {
       const range = this.#queue[index];
