@@ -48,6 +48,7 @@ test('an empty object has every default', () => {
       coverageMin: null,
       traceMaxAgeDays: null,
       otlpEndpoint: null,
+      packed: null,
     },
     ignored: [],
   });
@@ -107,6 +108,7 @@ test('what is given replaces the defaults, ours included', () => {
       renewTraces: false,
       coverageMin: 0,
       traceMaxAgeDays: 0.5,
+      packed: 'off',
       exporterAddress: '::1',
       otlpEndpoint: 'http://127.0.0.1:4318/v1/traces',
     },
@@ -131,6 +133,7 @@ test('what is given replaces the defaults, ours included', () => {
     coverageMin: 0,
     traceMaxAgeDays: 0.5,
     otlpEndpoint: 'http://127.0.0.1:4318/v1/traces',
+    packed: 'off',
   });
   assert.deepEqual(config.logConfig, { level: 'error', path: '/old.log' });
   assert.equal(config.auditPath, '/audit.log');
@@ -205,6 +208,7 @@ function sampleOf({ path, type }: ServiceKey): unknown {
     'cacheConfig.cacheType': 'file',
     'replaybd.mode': 'record',
     'replaybd.traceFrom': 'store',
+    'replaybd.packed': 'on',
     'replaybd.logLevel': 'debug',
   };
   if (type === 'word') return words[path];
