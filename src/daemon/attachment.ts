@@ -1,22 +1,20 @@
 import { messageOf, ReplaybdError } from '../base/errors.ts';
-import type { Blob, TouchedBytes } from '../blob/blob.ts';
+import type { Blob } from '../blob/blob.ts';
 import type { FetchEvent } from '../blob/fetch/fetch-stats.ts';
 import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
 import type { BlockDevice } from '../device/block-device.ts';
 import { StackDevice } from '../device/device.ts';
 import type { MissObserver } from '../device/miss-reader.ts';
 import { createTapMap, TapDrain } from '../device/tap.ts';
-import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import type { Stack, StackPiece } from '../image/stack.ts';
-import type { PackedMode } from '../prefetch/packed-rule.ts';
-import { QualityMeter, touchStack, type QualitySnapshot } from '../prefetch/quality.ts';
-import type { Replay, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
+import { QualityMeter, touchStack } from '../prefetch/quality.ts';
+import type { Replay } from '../prefetch/replay.ts';
 import type { Recording } from '../trace/recording.ts';
-import type { RenewalReason } from '../trace/store-renewal.ts';
 import { imageKey } from '../trace/store.ts';
 import { WaitLog } from '../trace/wait-log.ts';
-import type { EndReason, Trace, TraceWorkload } from '../trace/trace.ts';
+import type { EndReason, Trace } from '../trace/trace.ts';
 import { workloadOfWords } from '../trace/workload.ts';
+import type { AttachmentOptions, AttachmentReport } from './attachment-types.ts';
 import { AttachSpans } from './attach-spans.ts';
 import { chooseMode, readGivenTrace, type ChosenMode } from './choose-mode.ts';
 import type { ForkParameters, RecordParameters, SnapshotParameters } from './control-parameters.ts';
@@ -25,7 +23,7 @@ import { forkDevice, type ForkFacts } from './fork.ts';
 import { replayForeign } from './foreign-trace.ts';
 import { GuardedDevice } from './guarded-device.ts';
 import type { ImageDescription } from './image-description.ts';
-import { LiveUpper, type SnapshotFacts, type UpperReport } from './live-upper.ts';
+import { LiveUpper, type SnapshotFacts } from './live-upper.ts';
 import { openImageUpper, type OpenedUpper } from './open-upper.ts';
 import {
   abandonReads,
@@ -47,54 +45,7 @@ import type { Runtime } from './runtime.ts';
 import { TouchFeed } from './touch-feed.ts';
 import { TraceKeeper } from './trace-keeper.ts';
 
-export type AttachMode = 'off' | 'record' | 'replay' | 'auto';
-
-export interface AttachmentOptions {
-  /** Device id: unique in the process. */
-  id: string;
-  /** A config.v1.json or an image reference. */
-  target: string;
-  mode: AttachMode;
-  workload: TraceWorkload;
-  /** A trace file to write or to replay, instead of the store's. */
-  tracePath?: string;
-  /** Bytes a replay may ask for. */
-  budgetBytes?: number;
-  /** Whether a replay reads hot blobs. Default 'auto'. */
-  packed?: PackedMode;
-  /** Threads beside the main one that will read the device. */
-  readerThreads?: number;
-  recordLimitMs?: number;
-  recordUntilIdleMs?: number;
-  /** Told of every first touch, in bytes by source; for pictures of a run. */
-  onTouch?: (timeUs: number, offset: number, touched: TouchedBytes) => void;
-  /** Keep a writable layer in this folder; created when it is not there. */
-  upperFolder?: string;
-  /** Of a writable layer that is created; of one that is there, it has to agree. */
-  upperKind?: UpperKind;
-  /** Told when code that looks after the device fails by itself; it is then left alone. */
-  onFault?: (error: unknown) => void;
-  signal?: AbortSignal;
-}
-
-/** What came of a device's time, for people and programs. */
-export interface AttachmentReport {
-  readonly device: string;
-  readonly image: string;
-  readonly mode: 'off' | 'record' | 'replay';
-  readonly virtualSizeBytes: number;
-  readonly layers: number;
-  /** From the call of `open` until the device could serve reads. */
-  readonly readyMs: number;
-  readonly quality: QualitySnapshot;
-  readonly replay: (ReplayCounters & { end: ReplayEnd | null }) | null;
-  /** The trace that is being recorded or replayed; where a replayed one is from. */
-  readonly trace: { path: string; records: number; source: string | null } | null;
-  /** Why the trace is recorded anew beside its replay; null when it is not. */
-  readonly renewal: RenewalReason | null;
-  /** Null for a read-only device. */
-  readonly upper: UpperReport | null;
-}
+export type { AttachMode, AttachmentOptions, AttachmentReport } from './attachment-types.ts';
 
 /**
  * An image opened as a device, with its recording or its replay. The order matters: a replay's first
