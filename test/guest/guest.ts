@@ -8,7 +8,7 @@ import { guestKernel } from './kernel.ts';
 import { boot, findAccelerator, QEMU, type GuestConsole } from './qemu.ts';
 
 /** Machines that do much else may need more than five minutes. */
-const JOB_MS_MAX = Number(process.env.REPLAYBD_GUEST_SECONDS ?? '300') * 1000;
+const JOB_MS_MAX = Number(process.env.REPLAYBD_GUEST_SECONDS ?? '900') * 1000;
 /** A guest is ended, and its log printed, before its test is. */
 const TEST_MS_MAX = JOB_MS_MAX + 60_000;
 const HOST_FILES = 'local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap';
