@@ -21,6 +21,8 @@ export interface LiveSource {
 /** Between two looks at all devices, and at the touches of the one that is watched. */
 const STATS_MS = 1000;
 const TOUCHES_MS = 100;
+/** A large screen on a slow machine is drawn less often, so that it takes no more of a core. */
+const CORE_SHARE_MAX = 0.125;
 /** Devices whose counters are asked for: those that fit on a screen. */
 const ASKED_MAX = 60;
 
@@ -34,6 +36,7 @@ export class LivePoller {
   #statsAtMs = -Infinity;
   #since = 0;
   #triedTrace = '';
+  #cpuUs = 0;
 
   constructor(source: LiveSource, model: LiveModel, onChange: () => void) {
     this.#source = source;
@@ -61,7 +64,16 @@ export class LivePoller {
     if (changed) this.#onChange();
     if (this.#timer === null) return;
     const isWatching = this.#model.watched !== null && this.#model.state === 'up';
-    this.#timer = setTimeout(() => void this.#turn(), isWatching ? TOUCHES_MS : STATS_MS);
+    const waitMs = isWatching ? Math.max(TOUCHES_MS, this.#spentMs() / CORE_SHARE_MAX) : STATS_MS;
+    this.#timer = setTimeout(() => void this.#turn(), Math.min(waitMs, STATS_MS));
+  }
+
+  /** What this process took of a core since it was asked before: drawing, most of it. */
+  #spentMs(): number {
+    const { user, system } = process.cpuUsage();
+    const beforeUs = this.#cpuUs;
+    this.#cpuUs = user + system;
+    return (this.#cpuUs - beforeUs) / 1000;
   }
 
   /** Asks once. False when nothing has changed. */
