@@ -47,11 +47,11 @@ test(
   { skip: needs('nbdinfo') },
   async (t) => {
     const scratch = scratchOf(t);
-    const attached = await attach(scratch, '--id', 'growing');
+    const attached = await attach(scratch, '--id', 'growing-nbd');
     const sizeOf = async (): Promise<number> =>
       Number(await output('nbdinfo', '--size', attached.ready.path));
     assert.equal(await sizeOf(), image.virtualSizeBytes);
-    await cliOutput(scratch, ['resize', '--device', 'growing', '--size', '1']);
+    await cliOutput(scratch, ['resize', '--device', 'growing-nbd', '--size', '1']);
     assert.equal(await sizeOf(), 2 ** 30);
     await attached.detach();
   },
