@@ -17,11 +17,16 @@ export function App({ store }: { store: Store }): ReactElement {
   useSyncExternalStore(store.subscribe, store.version);
   useInput(
     (input, key) => {
-      for (const name of keyNames(input, key)) {
+      // What was typed behind a slash before it was read is the filter's beginning.
+      const slash = store.state.isHelp ? -1 : input.indexOf('/');
+      for (const name of keyNames(slash < 0 ? input : input.slice(0, slash), key)) {
         if (name === 'q') exit();
-        else if (name === '/' && !store.state.isHelp) setTyping(true);
         else store.press(name, size);
       }
+      if (slash < 0) return;
+      const [text, ...ended] = input.slice(slash + 1).split('\r');
+      if (text !== '') store.filter(text);
+      setTyping(ended.length === 0);
     },
     { isActive: !isTyping },
   );

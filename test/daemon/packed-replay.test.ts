@@ -191,13 +191,27 @@ test('the hot blob is all that a cold start asks for', async (t) => {
   assert.ok(plain.layers > hot);
 });
 
-test('a flipped byte is noticed, and comes from the layer', async () => {
-  for (const atByte of [5000, 60_000]) {
-    spoil({ kind: 'corrupt', atByte }, 3);
-    const { layers, report } = await replayAndRead(replayOptions());
-    assert.ok(layers > 0, 'the block was fetched from its layer');
-    assert.equal(report.quality.missErrors, 0);
+test('flipped bytes are noticed, and their blocks come from the layers', async () => {
+  for (const step of [4099, 7919]) {
+    let count = 0;
+    registry.setFaults(({ url }) => {
+      if (!url.includes(trace.packed.digest)) return undefined;
+      count += 1;
+      return { kind: 'corrupt', atByte: count * step };
+    });
+    registry.clearLog();
+    await withDevice(replayOptions(), async (opened) => {
+      await opened.device.replay?.finished;
+      // Those that no read needs are noticed by the digest.
+      while (asked().layers === 0) {
+        await readAll(opened);
+        await sleep(10);
+      }
+      await readAll(opened);
+      assert.equal(opened.device.report().quality.missErrors, 0);
+    });
   }
+  registry.setFaults(undefined);
 });
 
 test('a hot blob of other bytes is forgotten', async () => {
@@ -243,18 +257,10 @@ test('one failed request does not end the stream', async () => {
   assert.equal(report.replay?.failed, 1);
 });
 
-test('a read passes by what the stream has not come to', async () => {
+test('a device can be closed while the hot blob hangs', async () => {
   spoil({ kind: 'stall', afterBytes: 0 }, Infinity, 3);
-  registry.clearLog();
-  await withDevice({ ...replayOptions() }, async (opened) => {
-    const into = Buffer.alloc(READ_BYTES);
-    const { device } = opened.device;
-    const last = offsets.findLast((offset) => !device.readCached(offset, into));
-    assert.ok(last !== undefined);
-    await device.read(last, into);
-    assert.ok(into.equals(disk.subarray(last, last + READ_BYTES)));
-    assert.ok(asked().layers > 0);
-    assert.equal(opened.device.replay?.end, null, 'the stream hangs');
+  await withDevice(replayOptions(), async ({ device }) => {
+    assert.equal(device.replay?.end, null, 'the stream hangs');
   });
   registry.setFaults(undefined);
 });

@@ -280,7 +280,9 @@ test('ink draws the rows, hands keys over, takes a filter, and ends on q', async
   assert.doesNotMatch(await type('/', ...'app'), /large\.so/);
   assert.match(await type('\r', '2'), /records by address/, 'letters are keys again');
   assert.match(await type('G\r'), /4\.0 x closer/, 'keys that come together');
-  assert.match(await type('\t'), /LAYER +DIGEST/);
+  const filtered = await type('4', '/large', '.so', '\r');
+  assert.match(filtered, /1 of 3 files/, 'a filter that comes with its slash');
+  assert.match(await type('3'), /LAYER +DIGEST/);
   assert.match(await type('?'), /Any key goes back/);
   assert.match(await type('x', '\u001b[Z'), /records by address/);
   await type('q');

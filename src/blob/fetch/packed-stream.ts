@@ -90,12 +90,13 @@ export class PackedStream {
       const piece = this.#rest ?? this.#pull();
       if (piece === null) break;
       const absent = absentPart(piece);
-      this.#rest = null;
-      if (absent === null) continue;
-      this.#rest = absent;
+      if (absent === null) {
+        this.#rest = null;
+        continue;
+      }
       const taken = request.take(absent, bytesMax);
-      if (taken === 0) break;
       this.#rest = behind(piece, absent.range.offset + taken);
+      if (taken === 0) break;
     }
     if (request.flights.length === 0) {
       this.giveUp();
