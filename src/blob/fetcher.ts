@@ -397,10 +397,12 @@ export class Fetcher {
     const untilMs = this.#clock.nowMs() + ms;
     if (untilMs <= this.#throttledUntilMs) return;
     this.#throttledUntilMs = untilMs;
-    this.#clock.sleep(ms, this.#closing.signal).then(
-      () => this.#updatePrefetchLane(),
-      () => undefined,
-    );
+    const goOn = (): void => {
+      // Timers may be a little early, and nobody else might look again.
+      if (this.#throttledUntilMs === untilMs) this.#throttledUntilMs = 0;
+      this.#updatePrefetchLane();
+    };
+    this.#clock.sleep(ms, this.#closing.signal).then(goOn, () => undefined);
   }
 
   /** Lets the prefetch lane go on, or not, as window, demand and throttling allow. */

@@ -3,9 +3,10 @@
 // Method: a source whose every answer the test sends by hand, under a clock that the test turns.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Clock } from '../../src/base/clock.ts';
 import { ReplaybdError } from '../../src/base/errors.ts';
 import { fetchLimits, GRANULE_BYTES as G } from '../../src/base/limits.ts';
-import { fetchBench, stateOf } from './fetch-support.ts';
+import { FakeClock, fetchBench, stateOf } from './fetch-support.ts';
 import { sameBytes, settle } from './support.ts';
 
 test('a miss fetches exactly the granules it lacks, and a hit fetches nothing', async (t) => {
@@ -210,6 +211,25 @@ test('a throttled demand read waits as long as it is told, and prefetch rests me
   for (const request of source.requests.slice(1)) await request.finish();
   await Promise.all([read, prefetch]);
   assert.equal(fetcher.stats.throttles, 1);
+});
+
+test('prefetch goes on after its rest, also when a timer is a little early', async (t) => {
+  const clock = new FakeClock();
+  const early: Clock = {
+    nowMs: () => clock.nowMs(),
+    wallMs: () => clock.wallMs(),
+    sleep: (ms, signal) => clock.sleep(Math.max(0, ms - 0.5), signal),
+  };
+  const { blob, source, fetcher } = await fetchBench(t, 64, { clock: early });
+  const first = fetcher.prefetch(blob, { offset: 0, length: G });
+  const throttled = new ReplaybdError('ERR_THROTTLED', '503');
+  await source.only.fail(Object.assign(throttled, { retryAfterMs: 2000, retryable: true }));
+  const second = fetcher.prefetch(blob, { offset: 8 * G, length: G });
+  await clock.advance(fetchLimits.backoffMsMax);
+  for (const request of source.requests.slice(1)) await request.finish();
+  assert.equal(await stateOf(first), 'done');
+  assert.equal(await stateOf(second), 'done');
+  assert.ok(blob.has(8 * G, G));
 });
 
 test('a prefetch that fails is given up without an error, after a few attempts', async (t) => {
