@@ -1,8 +1,11 @@
 import { spawnSync } from 'node:child_process';
-import { globSync } from 'node:fs';
+import { globSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
 // Runs the test files with Node's own runner. `npm test -- NAME` runs those whose path has NAME in it.
+// Devices that tests attach keep their traces in a store of this run, not in the machine's.
 
 const { positionals } = parseArgs({ allowPositionals: true });
 const files = globSync('test/**/*.test.ts').filter(
@@ -12,6 +15,7 @@ if (files.length === 0) {
   process.stderr.write(`no test file has ${positionals.join(' or ')} in its path\n`);
   process.exit(1);
 }
+const stateHome = mkdtempSync(join(tmpdir(), 'replaybd-tests-'));
 const reporters = ['spec', './test/support/skips-reporter.ts'];
 const run = spawnSync(
   process.execPath,
@@ -25,6 +29,7 @@ const run = spawnSync(
     ]),
     ...files.sort(),
   ],
-  { stdio: 'inherit' },
+  { stdio: 'inherit', env: { ...process.env, XDG_STATE_HOME: stateHome } },
 );
+rmSync(stateHome, { recursive: true, force: true });
 process.exitCode = run.status ?? 1;

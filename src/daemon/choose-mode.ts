@@ -1,7 +1,7 @@
 import { codeOf, messageOf } from '../base/errors.ts';
 import { overlaybdTraceLimits } from '../base/limits.ts';
 import { decodeTrace } from '../trace/decode.ts';
-import type { AnyTrace } from '../trace/overlaybd/any-trace.ts';
+import { recordsIn, type AnyTrace } from '../trace/overlaybd/any-trace.ts';
 import { decodeOverlaybdTrace, hasOverlaybdTraceMagic } from '../trace/overlaybd/format.ts';
 import { imageKey, readTraceFile } from '../trace/store.ts';
 import type { AttachmentOptions, AttachMode } from './attachment.ts';
@@ -26,7 +26,8 @@ export interface ChosenMode {
 }
 
 /**
- * 'auto' replays when there is a good trace and records otherwise; 'replay' without a good trace is
+ * 'auto' replays when there is a good trace, which is not that of a run that read nothing, and records
+ * otherwise; 'replay' without a good trace is
  * a warning and plain lazy loading. The first of these that is there counts: the trace that the user
  * named, the configuration's recordTracePath, the local store's trace, the image's acceleration layer.
  * Without any of them one is looked for while the device is in use: see SoughtReplay.
@@ -56,7 +57,9 @@ export async function chooseMode(
   const isSought = !isGiven && acceleration === null && isSearchable(runtime, image, mode);
   const isExpected = mode === 'replay' && acceleration === null && !isSought;
   const skipsStore = runtime.traceFrom === 'registry' && isSought;
-  const trace = skipsStore ? null : await (given ?? readTrace(runtime, tracePath, isExpected));
+  const found = skipsStore ? null : await (given ?? readTrace(runtime, tracePath, isExpected));
+  const isEmpty = found !== null && recordsIn(found) === 0;
+  const trace = mode === 'auto' && isEmpty ? null : found;
   const source = isGiven ? 'given' : 'store';
   if (trace !== null) return { ...chosen, mode: 'replay', trace, source, tracePath };
   const offered = acceleration === null ? null : await readAccelerationTrace(runtime, acceleration);

@@ -84,3 +84,11 @@ test('killed while it records anew: the old trace stays, and a checkpoint is ren
   assert.equal((await runImage(scratch, image, { read: FIRST })).mode, 'replay');
   assert.equal((await onlyTrace(scratch)).runs.length, 1);
 });
+
+test('a start that reads nothing leaves no trace that a later one would replay', async (t) => {
+  const scratch = scratchOf(t);
+  const idle = await startImage(scratch, image.reference);
+  assert.equal((await idle.detach()).mode, 'record');
+  assert.equal((await runImage(scratch, image, { read: FIRST })).mode, 'record');
+  assert.equal((await runImage(scratch, image, { read: FIRST })).mode, 'replay');
+});
