@@ -81,7 +81,7 @@ try {
       if (path !== small) {
         rmSync(image, { force: true });
         writeFileSync(image, '');
-        await createExt4(image, { virtualSizeBytes: VIRTUAL_SIZE_BYTES, entries: files.length });
+        await createExt4(image, { virtualSizeBytes: VIRTUAL_SIZE_BYTES });
       }
       results.push(await apply(path));
     }

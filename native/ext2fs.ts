@@ -333,9 +333,11 @@ export class Ext2Filesystem {
     const thrown = this.#image.takeError();
     if (thrown !== undefined) throw thrown;
     if (code === 0) return;
-    const full = code === ERROR_BLOCK_ALLOCATION || code === ERROR_INODE_ALLOCATION;
+    const isWithoutInodes = code === ERROR_INODE_ALLOCATION;
+    const full = code === ERROR_BLOCK_ALLOCATION || isWithoutInodes;
+    const remedy = `Give it ${isWithoutInodes ? 'more inodes or ' : ''}a larger virtual size.`;
     const reason = full
-      ? 'the content does not fit into the file system. Give it a larger virtual size.'
+      ? `the content does not fit into the file system. ${remedy}`
       : this.#library.message(code);
     throw new ReplaybdError(
       full ? 'ERR_EXT4_FULL' : 'ERR_EXT4_LIBRARY',

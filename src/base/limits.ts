@@ -236,6 +236,8 @@ export const ext4Limits = {
   stagedBlocksMax: 262_144,
   virtualSizeBytesMin: 16 * 1024 * 1024,
   virtualSizeBytesMax: 16 * 1024 ** 4,
+  /** Of a file system: their numbers have 32 bits. */
+  inodesMax: 2 ** 32 - 1,
 } as const;
 
 export const tarLimits = {

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
 import { EXT4_BLOCK_BYTES } from '../../native/ext2fs.ts';
+import { ext4Limits } from '../base/limits.ts';
 import { buildImage, type BuiltImage } from '../image/build/image.ts';
 import { layoutDeviceConfig, registryDeviceConfig } from '../image/build/device-config.ts';
 import { addToLayout, isLayout } from '../image/build/oci-layout.ts';
@@ -21,6 +22,7 @@ interface BuildFlags extends RegistryFlags {
   algorithm: ZFileAlgorithm;
   bs: number;
   virtualSize?: number;
+  inodes?: number;
   platform?: Platform;
   entrypoint?: string[];
   cmd?: string[];
@@ -47,8 +49,13 @@ export function register(program: Command): void {
     .option('--bs <KiB>', 'compressed block: 4, 8, 16, 32 or 64', wholeNumber(4, 64), 4)
     .option(
       '--virtual-size <GiB>',
-      'size of the disk (default: content x 1.25 + 64 MiB)',
+      'size of the disk (default: what the content needs)',
       positiveNumber,
+    )
+    .option(
+      '--inodes <n>',
+      'files there is room for (default: one for 16 KiB of the disk, or what they need)',
+      wholeNumber(1, ext4Limits.inodesMax),
     )
     .option('--platform <os/arch>', "platform (default: this machine's)", platform)
     .option('--entrypoint <word>', 'repeat it for more words', collect)
@@ -76,6 +83,7 @@ async function build(flags: BuildFlags, command: Command): Promise<void> {
       blockBytes: flags.bs * 1024,
       virtualSizeBytes:
         flags.virtualSize === undefined ? undefined : wholeBlocks(flags.virtualSize),
+      inodeCount: flags.inodes,
       platform: flags.platform,
       process: { entrypoint: flags.entrypoint, cmd: flags.cmd, env: flags.env },
       onProgress: ({ phase, layer, bytes }) =>

@@ -41,7 +41,7 @@ const digestOf = (bytes: Buffer) => `sha256:${createHash('sha256').update(bytes)
 /** A flat image with these layers. */
 async function flatImage(path: string, ...tars: Buffer[]): Promise<string> {
   writeFileSync(path, '');
-  await createExt4(path, { virtualSizeBytes: DISK_BYTES, entries: 0 });
+  await createExt4(path, { virtualSizeBytes: DISK_BYTES });
   for (const tar of tars) await applyLayer({ imagePath: path, tar: chunksOf(tar, MIB) });
   return path;
 }

@@ -23,7 +23,7 @@ export const whiteout = (path: string): TestEntry => ({ path });
 export async function emptyImage(folder: string, sizeBytes = 64 * MIB): Promise<string> {
   const path = join(folder, `image-${process.hrtime.bigint()}`);
   writeFileSync(path, '');
-  await createExt4(path, { virtualSizeBytes: sizeBytes, entries: 0 });
+  await createExt4(path, { virtualSizeBytes: sizeBytes });
   return path;
 }
 

@@ -94,8 +94,7 @@ for (const options of [{}, { algorithm: 'zstd', blockBytes: 16_384 }] as const) 
     const expected = join(folder, 'expected');
     writeFileSync(expected, '');
     const { virtualSizeBytes } = image;
-    const entries = Number(execFileSync('sh', ['-c', `find ${trees.join(' ')} | wc -l`])) - 2;
-    await createExt4(expected, { virtualSizeBytes, entries });
+    await createExt4(expected, { virtualSizeBytes });
     for (const [index, rootfs] of trees.entries()) {
       await addTree({ rootfs, imagePath: expected });
       await flatten(context, paths.slice(0, index + 1), join(folder, 'found'));
@@ -123,6 +122,36 @@ test('equal content gives an equal image', async (context) => {
   const third = await build(folder, [join(folder, 'copy'), upper]);
   assert.notEqual(third.layers[0].uuid, first.layers[0].uuid);
   assert.notEqual(third.layers[1].uuid, first.layers[1].uuid, 'a layer’s parent is part of it');
+});
+
+test('a layer does not depend on what is put above it', async (context) => {
+  const folder = temporaryFolder(context);
+  const lower = makeLower(folder);
+  const upper = makeUpper(folder);
+  const virtualSizeBytes = 256 * MIB;
+  const lowerDigest = async (rootfs: string[], inodeCount?: number): Promise<string> =>
+    (await build(folder, rootfs, { virtualSizeBytes, inodeCount })).layers[0].digest;
+  const alone = await lowerDigest([lower]);
+  const withInodes = await lowerDigest([lower], 40_000);
+  assert.notEqual(alone, withInodes);
+  // More than fit into the default's 16,384 inodes with a quarter to spare.
+  mkdirSync(join(upper, 'more'));
+  for (let i = 0; i < 14_000; i += 1) writeFileSync(join(upper, 'more', `${i}`), '');
+  assert.equal(await lowerDigest([lower, upper]), alone);
+  assert.equal(await lowerDigest([lower, upper], 40_000), withInodes);
+});
+
+test('there are inodes for all files, unless fewer are asked for', async (context) => {
+  const folder = temporaryFolder(context);
+  const root = join(folder, 'root');
+  mkdirSync(root);
+  for (let i = 0; i < 1100; i += 1) writeFileSync(join(root, `${i}`), '');
+  const virtualSizeBytes = 16 * MIB;
+  await build(folder, [root], { virtualSizeBytes });
+  await assert.rejects(build(folder, [root], { virtualSizeBytes, inodeCount: 512 }), {
+    code: 'ERR_EXT4_FULL',
+    message: /more inodes or a larger virtual size/,
+  });
 });
 
 test('an almost empty disk of 64 GiB is a blob of less than 1 MiB', async (context) => {

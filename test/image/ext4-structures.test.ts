@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { directoryBlockCount, directoryBlocks } from '../../src/image/ext4/directory-blocks.ts';
 import { encodeInode } from '../../src/image/ext4/inode.ts';
-import { defaultVirtualSizeBytes } from '../../src/image/ext4/scan.ts';
+import { defaultInodeCount, defaultVirtualSizeBytes } from '../../src/image/ext4/scan.ts';
 
 const plain = { mode: 0o100644, uid: 0, gid: 0, mtimeNs: 0n };
 
@@ -79,8 +79,24 @@ test('directory blocks parse back to the same entries, in as many blocks as fore
 
 test('the default virtual size is a quarter more, and 64 MiB, in steps of 64 MiB', () => {
   const mib = 1024 * 1024;
-  const sizes = [0, 100, 153.6, 154, 1000].map((size) => defaultVirtualSizeBytes(size * mib) / mib);
+  const sizeOf = (bytes: number, entries: number, inodeCount?: number): number =>
+    defaultVirtualSizeBytes({ bytes, entries }, inodeCount) / mib;
+  const sizes = [0, 100, 153.6, 154, 1000].map((size) => sizeOf(size * mib, 100));
   assert.deepEqual(sizes, [256, 256, 256, 320, 1344]);
+});
+
+test('a disk of many small files is as large as the inodes for them need', () => {
+  const mib = 1024 * 1024;
+  const size = { bytes: 100 * mib, entries: 100_000 };
+  const bytes = defaultVirtualSizeBytes(size);
+  assert.equal(bytes, 1984 * mib);
+  assert.ok(defaultInodeCount(bytes, size.entries) >= 125_000);
+  assert.equal(defaultInodeCount(bytes, size.entries), defaultInodeCount(bytes));
+  // A smaller disk, which somebody wants, has as many as they need.
+  assert.equal(defaultInodeCount(256 * mib, size.entries), 126_024);
+  assert.equal(defaultInodeCount(256 * mib, 16_384 - 11), 16_384);
+  // Somebody else takes care of the inodes.
+  assert.equal(defaultVirtualSizeBytes(size, 150_000), 256 * mib);
 });
 
 function parseBlock(block: Buffer): { name: Buffer; inode: number; fileType: number }[] {

@@ -162,7 +162,7 @@ test('a second tree adds to the first, replaces and merges', async (context) => 
 
   const imagePath = join(folder, 'image');
   writeFileSync(imagePath, '');
-  await createExt4(imagePath, { virtualSizeBytes: 64 * MIB, entries: 1000 });
+  await createExt4(imagePath, { virtualSizeBytes: 64 * MIB });
   await addTree({ rootfs: lower, imagePath });
   const freeBefore = Number(fileSystemFacts(imagePath).get('Free blocks'));
   await addTree({ rootfs: upper, imagePath });

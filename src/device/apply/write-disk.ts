@@ -60,7 +60,7 @@ export async function makeFileSystem(
   const { virtualSizeBytes, upper } = device;
   const { signal } = options;
   using disk = openScratchFile(dirname(upper.paths.data), `.replaybd-mkfs-${process.pid}`);
-  await createExt4(disk.path, { virtualSizeBytes, entries: 0, signal });
+  await createExt4(disk.path, { virtualSizeBytes, signal });
   const extents = changedExtents(disk, null, virtualSizeBytes, signal);
   await writeExtents(device, extents, () => virtualSizeBytes, options);
 }

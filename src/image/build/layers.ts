@@ -4,7 +4,7 @@ import { isAbsolute, relative } from 'node:path';
 import { ReplaybdError } from '../../base/errors.ts';
 import { lsmtLimits, SECTOR_BYTES, zfileLimits } from '../../base/limits.ts';
 import { addTree, createExt4 } from '../ext4/build.ts';
-import { defaultVirtualSizeBytes, scanTree } from '../ext4/scan.ts';
+import { defaultInodeCount, defaultVirtualSizeBytes, scanTree } from '../ext4/scan.ts';
 import type { LsmtExtent } from '../lsmt/writer.ts';
 import type { ZFileAlgorithm } from '../zfile/format.ts';
 import { changedExtents, type DiskFile } from './changed-extents.ts';
@@ -24,8 +24,10 @@ export interface BuildLayersOptions {
   rootfs: readonly string[];
   /** Where layers appear, and scratch files of the content's size live; must exist. */
   workFolder: string;
-  /** A multiple of 4 KiB; by default what all content needs, a quarter more, and 64 MiB. */
+  /** A multiple of 4 KiB; by default what all content needs, see defaultVirtualSizeBytes. */
   virtualSizeBytes?: number | undefined;
+  /** At least so many in the file system; by default what defaultInodeCount gives. */
+  inodeCount?: number | undefined;
   /** Default 'lz4'. */
   algorithm?: ZFileAlgorithm | undefined;
   /** Of a ZFile block: 4 KiB (the default) to 64 KiB. */
@@ -46,7 +48,8 @@ export interface BuiltLayers {
 
 /**
  * Builds overlaybd layers: layer k holds the blocks in which the ext4 file system changes when
- * directory k is copied onto what the ones below left. Equal content gives equal layers.
+ * directory k is copied onto what the ones below left. Equal content gives equal layers: a layer
+ * depends on what is below it, and on the size of the disk and the number of inodes.
  * Errors: those of buildExt4 and addTree, ERR_LSMT_ENTRIES, ERR_ZFILE_BLOCK_SIZE.
  */
 export async function buildLayers(options: BuildLayersOptions): Promise<BuiltLayers> {
@@ -65,12 +68,14 @@ export async function buildLayers(options: BuildLayersOptions): Promise<BuiltLay
     total.bytes += size.bytes;
     refuseInside(folder, workFolder);
   }
-  const virtualSizeBytes = options.virtualSizeBytes ?? defaultVirtualSizeBytes(total.bytes);
+  const virtualSizeBytes =
+    options.virtualSizeBytes ?? defaultVirtualSizeBytes(total, options.inodeCount);
+  const inodeCount = options.inodeCount ?? defaultInodeCount(virtualSizeBytes, total.entries);
 
   using image = openScratchFile(workFolder, 'current.ext4');
   using below = openScratchFile(workFolder, 'previous.ext4');
   await truncate(below.path, virtualSizeBytes);
-  await createExt4(image.path, { virtualSizeBytes, entries: total.entries, signal });
+  await createExt4(image.path, { virtualSizeBytes, inodeCount, signal });
   const layers: BuiltLayer[] = [];
   for (const [layer, folder] of rootfs.entries()) {
     await addTree({

@@ -54,12 +54,7 @@ export class FlatDisk implements Disposable {
 
   /** Makes an empty file system, as part of the first layer's changes. Errors: those of createExt4. */
   async format(signal: AbortSignal): Promise<void> {
-    await createExt4(this.#current.path, {
-      virtualSizeBytes: this.#sizeBytes,
-      // Room for files follows from the disk's size alone, so that equal layers stay equal.
-      entries: 0,
-      signal,
-    });
+    await createExt4(this.#current.path, { virtualSizeBytes: this.#sizeBytes, signal });
   }
 
   /** Puts finished layers on both disks. Errors: those of the formats. */

@@ -1,7 +1,7 @@
 import { Ext2Filesystem } from '../../../native/ext2fs.ts';
 import { ReplaybdError } from '../../base/errors.ts';
 import { EXT4_EPOCH_SECONDS, formatExt4 } from './format.ts';
-import { defaultVirtualSizeBytes, inodeCountFor, scanTree } from './scan.ts';
+import { defaultInodeCount, defaultVirtualSizeBytes, scanTree } from './scan.ts';
 import { ImageFile, StagedImage } from './staged-image.ts';
 import { TreeWriter, type TreeProgress } from './tree-writer.ts';
 
@@ -29,20 +29,26 @@ export interface BuildExt4Options extends AddTreeOptions {
 export async function buildExt4(options: BuildExt4Options): Promise<{ virtualSizeBytes: number }> {
   const { rootfs, imagePath, signal } = options;
   const size = await scanTree(rootfs, signal);
-  const virtualSizeBytes = options.virtualSizeBytes ?? defaultVirtualSizeBytes(size.bytes);
-  await createExt4(imagePath, { virtualSizeBytes, entries: size.entries, signal });
+  const virtualSizeBytes = options.virtualSizeBytes ?? defaultVirtualSizeBytes(size);
+  const inodeCount = defaultInodeCount(virtualSizeBytes, size.entries);
+  await createExt4(imagePath, { virtualSizeBytes, inodeCount, signal });
   await addTree(options);
   return { virtualSizeBytes };
 }
 
-/** Makes an empty file system with room for `entries` files in the file `imagePath`, which is
- * overwritten. */
-export async function createExt4(
-  imagePath: string,
-  options: { virtualSizeBytes: number; entries: number; signal?: AbortSignal | undefined },
-): Promise<void> {
-  const { virtualSizeBytes, entries, signal } = options;
-  const inodeCount = inodeCountFor(virtualSizeBytes, entries);
+export interface CreateExt4Options {
+  virtualSizeBytes: number;
+  /** At least this many; by default what defaultInodeCount gives for the size. */
+  inodeCount?: number | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Makes an empty file system in the file `imagePath`, which is overwritten. Errors: those of formatExt4.
+ */
+export async function createExt4(imagePath: string, options: CreateExt4Options): Promise<void> {
+  const { virtualSizeBytes, signal } = options;
+  const inodeCount = options.inodeCount ?? defaultInodeCount(virtualSizeBytes);
   await formatExt4(imagePath, { virtualSizeBytes, inodeCount, signal });
 }
 

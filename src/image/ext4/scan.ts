@@ -13,6 +13,11 @@ export interface TreeSize {
 
 const ENTRIES_PER_TURN = 512;
 const MIB = 1024 * 1024;
+/** Of a disk, for one inode: what is usual. */
+const BYTES_PER_INODE = 16_384;
+/** Of the file system itself: ten, and lost+found. */
+const RESERVED_INODES = 11;
+const SPARE_INODES = 1024;
 
 /** Walks a tree without reading content. Errors: ERR_EXT4_SOURCE; the signal's reason. */
 export async function scanTree(rootfs: string, signal?: AbortSignal): Promise<TreeSize> {
@@ -33,16 +38,26 @@ export async function scanTree(rootfs: string, signal?: AbortSignal): Promise<Tr
   return size;
 }
 
-/** Content x 1.25 + 64 MiB, as a multiple of 64 MiB, 256 MiB at least. */
-export function defaultVirtualSizeBytes(contentBytesSum: number): number {
+/**
+ * Content x 1.25 + 64 MiB, and with the default number of inodes room for a quarter more entries and
+ * 1,024, as a multiple of 64 MiB, 256 MiB at least.
+ */
+export function defaultVirtualSizeBytes({ entries, bytes }: TreeSize, inodeCount?: number): number {
   const step = 64 * MIB;
-  const wanted = contentBytesSum * 1.25 + step;
+  const forInodes =
+    inodeCount === undefined ? (entries * 1.25 + SPARE_INODES) * BYTES_PER_INODE : 0;
+  const wanted = Math.max(bytes * 1.25 + step, forInodes);
   return Math.max(256 * MIB, Math.ceil(wanted / step) * step);
 }
 
-/** One inode for 16 KiB, which is usual, or a quarter more than the entries when that is more. */
-export function inodeCountFor(virtualSizeBytes: number, entries: number): number {
-  return Math.max(Math.floor(virtualSizeBytes / 16_384), Math.ceil(entries * 1.25) + 1024);
+/**
+ * Follows from the disk's size alone, so that a layer stays the same whatever is put above it; where so
+ * many do not do for the entries of all layers, a quarter more than those.
+ */
+export function defaultInodeCount(virtualSizeBytes: number, entries = 0): number {
+  const usual = Math.floor(virtualSizeBytes / BYTES_PER_INODE);
+  if (entries + RESERVED_INODES <= usual) return usual;
+  return Math.ceil(entries * 1.25) + SPARE_INODES;
 }
 
 function contentBytes(entry: SourceEntry): number {

@@ -34,7 +34,7 @@ export async function createLayer(options: CreateLayerOptions): Promise<void> {
 async function makeFileSystem(options: CreateLayerOptions): Promise<void> {
   const { data, virtualSizeBytes, signal } = options;
   using disk = openScratchFile(dirname(data), `.replaybd-mkfs-${process.pid}`);
-  await createExt4(disk.path, { virtualSizeBytes, entries: 0, signal });
+  await createExt4(disk.path, { virtualSizeBytes, signal });
   const upper = await openWritableUpper(options);
   try {
     await writeExtents(upper, changedExtents(disk, null, virtualSizeBytes, signal));
