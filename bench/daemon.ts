@@ -4,7 +4,7 @@
  * is the time of each from the request until the device could be read; `KiB each` is what the resident
  * memory grew by, and `idle CPU` what the process used while nobody read.
  *
- *   node bench/daemon.ts [--devices 1000] [--mib 256] [--json]
+ *   node bench/daemon.ts [--devices 1000] [--mib 256] [--mode off] [--json]
  */
 import { mkdtempSync, readFileSync } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
@@ -27,14 +27,16 @@ const { values } = parseArgs({
   options: {
     devices: { type: 'string', default: '1000' },
     mib: { type: 'string', default: '256' },
+    mode: { type: 'string', default: 'off' },
     json: { type: 'boolean', default: false },
   },
 });
 const LAYERS = 4;
 const EXTENT_BYTES = 16 * 1024;
 const SECTOR = 512;
-const SETTLE_MS = 6000;
-const IDLE_MS = 3000;
+/** Longer than the sockets live that opening has used. */
+const SETTLE_MS = 12_000;
+const IDLE_MS = 10_000;
 
 /** Every other extent of a layer's part of the disk. */
 function* extentsOf(layer: number, diskBytes: number): Generator<LsmtExtent> {
@@ -73,15 +75,20 @@ function residentKib(): number {
 async function measure(work: string): Promise<Record<string, number>> {
   const image = await buildImage(work);
   const registry = await startRegistryProcess(image.registryRoot);
-  const runtime = await Runtime.open({ cacheFolder: join(work, 'cache'), quotaBytes: 2 ** 32 });
+  const runtime = await Runtime.open({
+    cacheFolder: join(work, 'cache'),
+    traceFolder: join(work, 'traces'),
+    quotaBytes: 2 ** 32,
+  });
   const devices = new Devices({ runtime, directory: work });
+  const mode = values.mode === 'record' ? 'record' : 'off';
   try {
     const config = join(work, 'config.v1.json');
     await writeConfig(image, registry.url, config);
     const attach = async (id: string): Promise<number> => {
       const startMs = performance.now();
       await devices.attach({
-        ...{ id, image: config, mode: 'off', workload: [] },
+        ...{ id, image: config, mode, workload: [id] },
         ...{ frontend: 'none', frontendParameters: {} },
       });
       return performance.now() - startMs;

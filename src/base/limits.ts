@@ -338,6 +338,8 @@ export const controlLimits = {
 export const daemonLimits = {
   /** Devices of one process, of whatever state. */
   devicesMax: 10_000,
+  /** Devices that are looked after, with those that forks open for themselves. */
+  turnsMax: 16_384,
   /** Characters of a device's name. */
   idLengthMax: 128,
   /** Devices that are detached at once when the daemon ends. */

@@ -140,6 +140,11 @@ export class AttachSpans {
     this.#firstReadUs = null;
   }
 
+  /** Whether `tick` may still have something to tell. */
+  get isOpen(): boolean {
+    return this.#root !== null && !this.#isOver;
+  }
+
   /** Tells of the steady state once it has been reached. To be called now and then. */
   tick(): void {
     if (this.#root === null || this.#isOver || this.#replayEndUs === null) return;

@@ -43,6 +43,7 @@ import { RecordTraceFile } from './record-trace-file.ts';
 import { askedDigests, openStackOf } from './packed-replay.ts';
 import type { Runtime } from './runtime.ts';
 import { TouchFeed } from './touch-feed.ts';
+import type { Turn } from './ticker.ts';
 import { TraceKeeper } from './trace-keeper.ts';
 
 export type { AttachMode, AttachmentOptions, AttachmentReport } from './attachment-types.ts';
@@ -69,7 +70,7 @@ export class Attachment {
   readonly #drain: TapDrain;
   readonly #spans: AttachSpans;
   readonly #waits = new WaitLog();
-  readonly #stopTicking: () => void;
+  readonly #turn: Turn;
   readonly #stopListening: () => void;
   readonly readyMs: number;
   #recording: Recording | null = null;
@@ -92,6 +93,7 @@ export class Attachment {
     this.#recordFile = opened.recordFile;
     this.#drain = opened.drain;
     this.#spans = opened.spans;
+    this.#turn = opened.turn;
     this.quality = this.#meter(options);
     const common = {
       id: options.id,
@@ -117,7 +119,7 @@ export class Attachment {
       (limits, save) => this.#record({ ...options, ...limits, checkpointMs: Infinity }, 0, save),
     );
     this.#drain.setEnabled(true);
-    this.#stopTicking = runtime.onTick(
+    this.#turn.start(
       () => this.#drainTap(),
       (error) => options.onFault?.(error),
     );
@@ -143,7 +145,8 @@ export class Attachment {
 
   /** Opens an image. Errors: those of the configuration, the registry and the formats. */
   static async open(runtime: Runtime, options: AttachmentOptions): Promise<Attachment> {
-    const tap = createTapMap(1 + (options.readerThreads ?? 0));
+    const turn = runtime.ticker.reserve();
+    const tap = createTapMap(1 + (options.readerThreads ?? 0), { bell: turn.bell });
     const drain = new TapDrain(tap);
     const nowUs = (): number => drain.nowUs();
     const spans = new AttachSpans(runtime.spans, { clock: runtime.clock, nowUs });
@@ -184,7 +187,8 @@ export class Attachment {
         : null;
       const opened = {
         ...chosen,
-        ...{ image, blobs, stack, upper, tap, drain, spans, replay, recordFile, fetched, keeper },
+        ...{ image, blobs, stack, upper, tap, turn, drain, spans, replay },
+        ...{ recordFile, fetched, keeper },
       };
       const attachment = new Attachment(runtime, options, opened);
       await writeResult(runtime, resultFile, 'success');
@@ -192,6 +196,7 @@ export class Attachment {
     } catch (error) {
       spans.failed(error, { device: options.id, image: options.target });
       replay?.cancel();
+      turn.end();
       await upper?.layer.close();
       if (isStackOpen) runtime.stacks.release(blobs);
       await closeAll(blobs);
@@ -264,6 +269,7 @@ export class Attachment {
     const path = this.#tracePath;
     const save: SaveTrace = (...recorded) => this.#keeper.put(path, ...recorded);
     this.#recording = this.#record({ workload, ...limits }, this.#drain.nowUs(), save);
+    this.#turn.wake();
     return this.#tracePath;
   }
 
@@ -327,7 +333,7 @@ export class Attachment {
   }
 
   async #close(): Promise<AttachmentReport> {
-    this.#stopTicking();
+    this.#turn.end();
     this.#replay?.cancel();
     try {
       try {
@@ -356,12 +362,14 @@ export class Attachment {
       onMiss: (offset, length) => {
         // The read's own entry is in the tap: it tells since when the read waits.
         this.#takeEntries();
+        this.#turn.wake();
         this.#accessUs = this.#drain.nowUs();
         this.#waits.begin(this.#accessUs, offset);
         return this.quality.onMiss(offset, length);
       },
       onMissDone: (latencyMs, error, source) => {
         this.#waits.end(this.#drain.nowUs());
+        this.#turn.wake();
         this.#spans.onMissDone(source);
         this.quality.onMissDone(latencyMs, error, source);
       },
@@ -405,13 +413,16 @@ export class Attachment {
     );
   }
 
-  #drainTap(): void {
+  /** Gives when it is to be called again, by the runtime's clock, if nothing is read until then. */
+  #drainTap(): number {
     const nowUs = this.#drain.nowUs();
     this.#takeEntries();
     this.#waits.settle(nowUs);
     this.recording?.tick();
     this.#keeper.tick();
     this.#spans.tick();
+    if (this.#spans.isOpen) return -Infinity;
+    return Math.min(this.recording?.dueMs ?? Infinity, this.#keeper.dueMs);
   }
 
   #takeEntries(): void {
@@ -443,6 +454,7 @@ interface OpenedImage extends ChosenMode {
   upper: OpenedUpper | null;
   tap: ReturnType<typeof createTapMap>;
   drain: TapDrain;
+  turn: Turn;
   spans: AttachSpans;
   replay: Replay | null;
   keeper: TraceKeeper;

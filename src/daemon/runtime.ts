@@ -17,9 +17,9 @@ import { DEFAULT_RENEWAL, type RenewalPolicy } from '../trace/store-renewal.ts';
 import { TraceStore } from '../trace/store.ts';
 import { returnFreedMemory, shareOneHeap } from '../../native/free-memory.ts';
 import type { OtlpSpans } from './otlp.ts';
-import { runForAll } from './faults.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
 import { SharedStacks } from './shared-stacks.ts';
+import { Ticker } from './ticker.ts';
 import type { TraceFrom } from './trace-search.ts';
 import { WriteMetrics } from './write-counts.ts';
 
@@ -50,15 +50,7 @@ export type RemoteLower = LowerLocation & { kind: 'remote' };
 /** How often memory that is not needed is given back. */
 const TRIM_MS = 5000;
 
-/** How often devices are looked after; one timer serves them all. */
-const TICK_MS = 20;
-
 type FetchListener = (event: FetchEvent) => void;
-
-interface TickListener {
-  readonly work: () => void;
-  readonly onFault: (error: unknown) => void;
-}
 
 /** What all devices of a process share: the registry client, the cache, the fetchers, the traces. */
 export class Runtime {
@@ -77,10 +69,10 @@ export class Runtime {
   readonly spans: OtlpSpans | null;
   readonly clock: Clock;
   readonly log: Logger;
+  /** Has devices looked after. */
+  readonly ticker: Ticker;
   readonly #fetchListeners = new Set<FetchListener>();
   readonly #trimmer = setInterval(() => this.#returnMemory(), TRIM_MS).unref();
-  readonly #tickListeners = new Set<TickListener>();
-  #ticker: NodeJS.Timeout | null = null;
   #closing: Promise<void> | null = null;
 
   /** `Runtime.open` calls this. */
@@ -89,6 +81,7 @@ export class Runtime {
     const { readDeadlineMs, demandConcurrency, prefetchConcurrency } = options;
     this.clock = clock;
     this.log = log;
+    this.ticker = new Ticker(() => clock.nowMs());
     this.cache = cache;
     this.spans = spans;
     this.client = createRegistryClient({ clock, ...options.registry });
@@ -130,17 +123,6 @@ export class Runtime {
   }
 
   /**
-   * Calls `work` every 20 ms until the returned function is called, or until it throws: `onFault` is
-   * told, and the others go on.
-   */
-  onTick(work: () => void, onFault: (error: unknown) => void): () => void {
-    const listener = { work, onFault };
-    this.#tickListeners.add(listener);
-    this.#ticker ??= runForAll(() => setInterval(() => this.#tick(), TICK_MS));
-    return () => this.#removeTick(listener);
-  }
-
-  /**
    * A lower that lives in a registry, behind the cache, as one of a device whose lowers share a flow.
    * The caller closes it. The signal ends asking for its size.
    */
@@ -161,24 +143,6 @@ export class Runtime {
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
-  }
-
-  #tick(): void {
-    for (const listener of this.#tickListeners) {
-      try {
-        listener.work();
-      } catch (error) {
-        this.#removeTick(listener);
-        listener.onFault(error);
-      }
-    }
-  }
-
-  #removeTick(listener: TickListener): void {
-    this.#tickListeners.delete(listener);
-    if (this.#tickListeners.size > 0 || this.#ticker === null) return;
-    clearInterval(this.#ticker);
-    this.#ticker = null;
   }
 
   #returnMemory(): void {

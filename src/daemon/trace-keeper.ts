@@ -134,6 +134,11 @@ export class TraceKeeper {
     this.#recording?.tick();
   }
 
+  /** See Recording.dueMs. */
+  get dueMs(): number {
+    return this.#recording?.dueMs ?? Infinity;
+  }
+
   /** Keeps what a device recorded from its start, unless a trace was found meanwhile. */
   async save(path: string, bytes: Uint8Array, trace: Trace): Promise<void> {
     const { mode } = this.#options;

@@ -90,4 +90,17 @@ export interface SharedDevice {
 export interface TapMap {
   /** One ring a thread; ring 0 is the main thread's. A thread uses the ring it was given. */
   readonly rings: readonly SharedArrayBuffer[];
+  /** Rung by producers; absent where the rings are looked at anyway. */
+  readonly bell?: TapBell;
+}
+
+/**
+ * Says that a tap's rings have entries. The words of all devices lie side by side, so that looking
+ * whether anything happened takes no more time for a thousand of them.
+ */
+export interface TapBell {
+  /** int32 each. */
+  readonly words: SharedArrayBuffer;
+  /** The device's word: 1 from an entry until somebody looks for entries. */
+  readonly index: number;
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { tapLimits } from '../base/limits.ts';
-import type { TapMap } from './block-device.ts';
+import type { TapBell, TapMap } from './block-device.ts';
 
 /*
  * A ring has one producer (the thread it was given to) and one consumer (the main thread):
@@ -15,6 +15,9 @@ import type { TapMap } from './block-device.ts';
  *
  * head - tail lies in [0, capacity]. An entry is written before head moves past it, and read
  * before tail does; head and tail sit on cache lines of their own.
+ *
+ * After an entry the producer makes sure that the tap's bell, if it has one, is 1. Who waits for it
+ * sets it to 0 before a drain: an entry is in that drain, or rings again.
  */
 const ENABLED = 0;
 const EPOCH_NS = 1;
@@ -27,8 +30,15 @@ const HEADER_BYTES = 256;
 const ENTRY_FIELDS = 3;
 const ENTRY_BYTES = ENTRY_FIELDS * 8;
 
-/** Rings for `ringCount` reading threads, disabled. `capacity` (entries) is a power of two. */
-export function createTapMap(ringCount: number, capacity: number = tapLimits.ringEntries): TapMap {
+export interface TapOptions {
+  /** Entries of a ring, a power of two. */
+  readonly capacity?: number;
+  readonly bell?: TapBell;
+}
+
+/** Rings for `ringCount` reading threads, disabled. */
+export function createTapMap(ringCount: number, options: TapOptions = {}): TapMap {
+  const { capacity = tapLimits.ringEntries, bell } = options;
   assert.ok(ringCount >= 1 && ringCount <= tapLimits.ringsMax, `tap: ${ringCount} rings`);
   assert.ok(capacity >= 2 && capacity <= 2 ** 24 && Number.isInteger(Math.log2(capacity)));
   const epochNs = process.hrtime.bigint();
@@ -37,7 +47,7 @@ export function createTapMap(ringCount: number, capacity: number = tapLimits.rin
     new BigInt64Array(ring)[EPOCH_NS] = epochNs;
     return ring;
   });
-  return { rings };
+  return { rings, ...(bell === undefined ? {} : { bell }) };
 }
 
 const CALIBRATIONS = 5;
@@ -64,6 +74,8 @@ export class TapProducer {
   readonly #entries: Float64Array;
   readonly #capacity: number;
   readonly #originUs: number;
+  /** Of one word; null without a bell. */
+  readonly #bell: Int32Array | null;
 
   constructor(tap: TapMap, ringIndex: number) {
     const ring = tap.rings[ringIndex];
@@ -76,6 +88,8 @@ export class TapProducer {
     // the process, and does not step when somebody sets the time of day.
     const epochNs = new BigInt64Array(ring)[EPOCH_NS];
     this.#originUs = originUs(epochNs);
+    const { bell } = tap;
+    this.#bell = bell === undefined ? null : new Int32Array(bell.words, bell.index * 4, 1);
   }
 
   /**
@@ -95,6 +109,9 @@ export class TapProducer {
     this.#entries[at + 1] = offset;
     this.#entries[at + 2] = hit ? length : -length;
     Atomics.store(words, HEAD, (head + 1) | 0);
+    // Only the first of many writes to memory that all threads look at.
+    const bell = this.#bell;
+    if (bell !== null && Atomics.load(bell, 0) === 0) Atomics.store(bell, 0, 1);
     return true;
   }
 

@@ -84,7 +84,26 @@ export class Recording {
     this.recorder.access(Math.max(0, timeUs - startUs), offset, length, waitUs);
   }
 
-  /** Looks at the limits, and saves a checkpoint when one is due. To be called every few 10 ms. */
+  /**
+   * By the clock, when `tick` has something to do again if nothing is accessed until then. Infinity
+   * when it has not.
+   */
+  get dueMs(): number {
+    if (this.#endReason !== null) return Infinity;
+    const { timeLimitMs, untilIdleMs = Infinity } = this.#options;
+    const { recordedSectors } = this.recorder.counts;
+    const isSaved = recordedSectors === this.#savedSectors;
+    return Math.min(
+      this.#startMs + this.#timeLimitMs(timeLimitMs),
+      this.#lastNewMs + untilIdleMs,
+      isSaved ? Infinity : this.#nextCheckpointMs,
+    );
+  }
+
+  /**
+   * Looks at the limits, and saves a checkpoint when one is due. To be called every few 10 ms; while
+   * nothing is accessed, not before `dueMs`.
+   */
   tick(): void {
     if (this.#endReason !== null) return;
     const nowMs = this.#options.clock.nowMs();

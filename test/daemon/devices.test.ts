@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { cpSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { systemClock, type Clock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { packageRoot } from '../../src/base/package-root.ts';
 import type { AttachParameters } from '../../src/daemon/attach-parameters.ts';
@@ -57,12 +58,13 @@ interface Bench {
   store: DeviceStore;
 }
 
-async function bench(scratch: Scratch): Promise<Bench> {
+async function bench(scratch: Scratch, clock: Clock = systemClock): Promise<Bench> {
   const runtime = await Runtime.open({
     cacheFolder: null,
     quotaBytes: 2 ** 30,
     traceFolder: scratch.path('traces'),
     readDeadlineMs: 1000,
+    clock,
   });
   scratch.atEnd(() => runtime.close());
   const store = await DeviceStore.open(scratch.path('state'), silentLogger);
@@ -210,10 +212,50 @@ test('a tick that throws fails its device, and the others are looked after', asy
   const { recording } = broken.attachment;
   assert.ok(recording !== null);
   recording.tick = () => assert.fail('a defect');
+  await readAsGuest(broken.attachment.device, 0);
   while (broken.state !== 'failed') await runtime.clock.sleep(5);
   await readAsGuest(kept.attachment.device, 0);
   while (kept.attachment.recording?.recorder.count === 0) await runtime.clock.sleep(5);
   assert.equal(kept.state, 'ready');
+});
+
+test('a device that nobody reads is left alone, and its recording ends in time all the same', async (t) => {
+  let laterMs = 0;
+  const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + laterMs };
+  const { devices, runtime } = await bench(scratchOf(t), clock);
+  const parameters = wanted('idle', { mode: 'record', untilIdle: 60 });
+  const { recording, device, quality } = (await devices.attach(parameters)).attachment;
+  assert.ok(recording !== null);
+  let ticks = 0;
+  const tick = recording.tick.bind(recording);
+  recording.tick = () => {
+    ticks += 1;
+    tick();
+  };
+  const ticksOf = (rounds: number): number => {
+    const before = ticks;
+    for (let i = 0; i < rounds; i += 1) runtime.ticker.tick();
+    return ticks - before;
+  };
+  ticksOf(1);
+  assert.equal(ticksOf(50), 0);
+  await readAsGuest(device, 0);
+  ticksOf(1);
+  assert.equal(recording.recorder.count, 1);
+  assert.equal(ticksOf(50), 0);
+  const { hits } = quality.snapshot();
+  assert.ok(device.readCached(0, Buffer.alloc(4096)));
+  assert.equal(ticksOf(50), 1);
+  assert.equal(quality.snapshot().hits, hits + 1);
+  // What is new is saved by a checkpoint, and then there is nothing to do again.
+  laterMs = 2000;
+  assert.equal(ticksOf(50), 1);
+  assert.equal(recording.ended, false);
+  laterMs = 60_000;
+  assert.equal(ticksOf(50), 1);
+  assert.equal((await recording.finished).recording.endReason, 'idle');
+  laterMs = 2 ** 40;
+  assert.equal(ticksOf(50), 0);
 });
 
 test('a source that throws is an error of the read, and of no other device', async (t) => {

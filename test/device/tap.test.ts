@@ -31,7 +31,7 @@ test('a ring is a bounded queue that counts what it refuses', () => {
   );
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
-      const tap = createTapMap(1, 8);
+      const tap = createTapMap(1, { capacity: 8 });
       const drain = new TapDrain(tap);
       drain.setEnabled(true);
       const producer = new TapProducer(tap, 0);
@@ -56,7 +56,7 @@ test('a ring is a bounded queue that counts what it refuses', () => {
 });
 
 test('a disabled tap takes nothing and loses nothing', () => {
-  const tap = createTapMap(2, 4);
+  const tap = createTapMap(2, { capacity: 4 });
   const drain = new TapDrain(tap);
   const producer = new TapProducer(tap, 1);
   for (let i = 0; i < 10; i += 1) assert.equal(producer.push(0, 512, true), true);
@@ -88,7 +88,7 @@ test('rings of several producers are merged by time', () => {
 });
 
 test('worker threads push on the clock of the main thread, past a wrap of the ring', async () => {
-  const tap = createTapMap(3, 256);
+  const tap = createTapMap(3, { capacity: 256 });
   const drain = new TapDrain(tap);
   drain.setEnabled(true);
   const startedUs = drain.nowUs();

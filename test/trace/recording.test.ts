@@ -3,13 +3,14 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import type { Clock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { decodeTrace } from '../../src/trace/decode.ts';
 import { Recording, type RecordingOptions } from '../../src/trace/recording.ts';
-import { describeWorkload, emptyPlan } from '../../src/trace/trace.ts';
+import { describeWorkload, emptyPlan, sectorsIn } from '../../src/trace/trace.ts';
 import { syntheticLayers } from './synthetic.ts';
 
 // Goal: a recording ends for the reason that applies and leaves a valid file whatever happens.
@@ -53,6 +54,11 @@ function record(extra: Partial<RecordingOptions> = {}): {
     ...extra,
   });
   return { clock, recording, saved };
+}
+
+function savedSectors(saved: readonly Uint8Array[]): number {
+  const last = saved.at(-1);
+  return last === undefined ? 0 : sectorsIn(decodeTrace(last));
 }
 
 test('times count from the start of the recording', async () => {
@@ -103,6 +109,55 @@ test('ends when nothing is touched for the first time any more', async () => {
     assert.equal(recording.ended, i >= 4, `round ${i}`);
   }
   assert.equal((await recording.finished).recording.endReason, 'idle');
+});
+
+test('a recording that is left alone until something is due ends and saves as one that is not', async () => {
+  const steps = fc.array(
+    fc.record({
+      ticks: fc.integer({ min: 1, max: 300 }),
+      block: fc.option(fc.nat(40), { nil: null }),
+    }),
+    { maxLength: 20 },
+  );
+  const limits = fc.record(
+    {
+      timeLimitMs: fc.integer({ min: 100, max: 40_000 }),
+      untilIdleMs: fc.integer({ min: 100, max: 9000 }),
+    },
+    { requiredKeys: [] },
+  );
+  const tickMs = 20;
+  const property = fc.asyncProperty(steps, limits, async (all, options) => {
+    const [watched, left] = [record(options), record(options)];
+    let dueMs = -Infinity;
+    let newestMs: number | null = null;
+    for (const { ticks, block } of all) {
+      for (const { clock, recording } of [watched, left]) {
+        if (block !== null) recording.access(clock.ms * 1000, block * 4096 * 512, 4096);
+      }
+      if (block !== null) {
+        dueMs = -Infinity;
+        newestMs ??= left.clock.ms;
+      }
+      for (let i = 0; i < ticks; i += 1) {
+        for (const { clock } of [watched, left]) clock.ms += tickMs;
+        watched.recording.tick();
+        const saves = left.saved.length;
+        if (left.clock.ms >= dueMs) {
+          left.recording.tick();
+          dueMs = left.recording.dueMs;
+          await nextTurn();
+        }
+        if (left.saved.length > saves) newestMs = null;
+        assert.equal(left.recording.ended, watched.recording.ended);
+        if (left.recording.ended) return;
+        const { recordedSectors } = left.recording.recorder.counts;
+        if (newestMs === null || recordedSectors === savedSectors(left.saved)) newestMs = null;
+        else assert.ok(left.clock.ms - newestMs <= 2000 + tickMs, 'saved within 2 s');
+      }
+    }
+  });
+  await fc.assert(property, { numRuns: 40 });
 });
 
 test('the first reason to end counts, and saving failures are told', async () => {
