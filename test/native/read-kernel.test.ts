@@ -312,9 +312,17 @@ function copyShared(buffer: SharedArrayBuffer): SharedArrayBuffer {
   return copy;
 }
 
-test("both native CRCs are the package's", (t) => {
+test("both native CRCs are the package's, of every length", (t) => {
   const native = loadNativeKernels();
   if (native === null) return t.skip('no native kernels on this machine');
+  // Three lanes of up to 1,536 bytes, and what does not fill them.
+  const all = noise(15_000);
+  for (let length = 0; length <= all.length; length += length < 5000 ? 1 : 37) {
+    const bytes = all.subarray(all.length - length);
+    const expected = crc32cRaw(100_007, bytes);
+    assert.strictEqual(native.crc32cRaw(100_007, bytes, length, 0), expected, `${length} bytes`);
+    assert.strictEqual(native.crc32cRaw(100_007, bytes, length, 1), expected, `${length} bytes`);
+  }
   fc.assert(
     fc.property(fc.nat(0xffff_ffff), fc.uint8Array({ maxLength: 3000 }), (seed, bytes) => {
       const expected = crc32cRaw(seed, bytes);
