@@ -26,7 +26,7 @@ import { VHOST_USER_SOCKET_SUFFIX } from '../frontend/vhost-user/limits.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { formatQuality } from '../prefetch/quality.ts';
 import { port, positiveNumber } from './arguments.ts';
-import { formatUpper } from './control-format.ts';
+import { formatTrace, formatUpper } from './control-format.ts';
 import { daemonSocketPath, deviceSocketPath, SOCKET_SUFFIX } from './control-socket.ts';
 import {
   addRuntimeOptions,
@@ -251,6 +251,6 @@ function printReport(report: AttachmentReport, flags: AttachFlags): void {
     return;
   }
   const { trace } = report;
-  const traceLine = trace === null ? '' : `trace        ${trace.records} records, ${trace.path}\n`;
+  const traceLine = trace === null ? '' : `trace        ${formatTrace(trace)}\n`;
   process.stdout.write(formatQuality(report.quality) + traceLine + formatUpper(report));
 }

@@ -14,7 +14,7 @@ export function formatStats(facts: DeviceStats & { pid: number }): string {
     (facts.failure === null ? '' : row('failed', facts.failure)) +
     row('mode', `${facts.mode}, ready in ${facts.readyMs.toFixed(0)} ms`) +
     row('disk', `${formatBytes(facts.virtualSizeBytes)} in ${facts.layers} layers`) +
-    (trace === null ? '' : row('trace', `${trace.records} records, ${trace.path}`)) +
+    (trace === null ? '' : row('trace', formatTrace(trace))) +
     (replay === null
       ? ''
       : row(
@@ -26,6 +26,12 @@ export function formatStats(facts: DeviceStats & { pid: number }): string {
     row('in flight', `${inFlight}, ${fetcher.retries} retries, ${fetcher.throttles} throttles`) +
     row('cache', `${formatBytes(cache.usedBytes)} of ${formatBytes(cache.quotaBytes)}`)
   );
+}
+
+/** The trace that a device records or replays, for people. */
+export function formatTrace(trace: NonNullable<AttachmentReport['trace']>): string {
+  const truncated = trace.truncated ? ' (truncated)' : '';
+  return `${trace.records} records${truncated}, ${trace.path}`;
 }
 
 /** What was written to a device, as a line for people; '' for a read-only one. */

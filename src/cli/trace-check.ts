@@ -12,6 +12,7 @@ import { byteSize, share } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, formatTable } from './terminal.ts';
 import { withImage } from './trace-image.ts';
+import { tellTruncated } from './truncated-plan.ts';
 
 interface CheckFlags extends RuntimeFlags {
   against?: string[];
@@ -68,7 +69,8 @@ async function check(file: string, flags: CheckFlags, command: Command): Promise
     criteria.push(...checkImage(trace, opened, coverageMin));
   }
   const ok = criteria.every((criterion) => criterion.ok);
-  const result = { trace: file, ok, criteria };
+  const truncated = tellTruncated(file, trace.plan);
+  const result = { trace: file, ok, truncated, criteria };
   process.stdout.write(flags.json === true ? `${JSON.stringify(result)}\n` : format(criteria));
   if (!ok) process.exitCode = FAILED_EXIT_CODE;
 }

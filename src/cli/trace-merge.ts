@@ -9,6 +9,7 @@ import { describeWorkload } from '../trace/trace.ts';
 import { positiveNumber, wholeNumber } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, ProgressLine } from './terminal.ts';
+import { tellTruncated } from './truncated-plan.ts';
 import { withImage } from './trace-image.ts';
 
 interface MergeFlags extends RuntimeFlags {
@@ -78,6 +79,7 @@ async function merge(files: string[], flags: MergeFlags): Promise<void> {
     `${output}: ${facts.records} records of ${runs} runs, ${formatBytes(recordedBytes)}; ` +
     `plan of ${facts.planRanges} ranges, ${formatBytes(planBytes)}\n` +
     `left out: ${formatBytes(byWeight)} by weight, ${formatBytes(byBudget)} by budget\n`;
+  tellTruncated(output, plan);
   process.stdout.write(flags.json === true ? `${JSON.stringify(facts)}\n` : text);
 }
 

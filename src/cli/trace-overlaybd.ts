@@ -16,6 +16,7 @@ import { readTraceFile } from '../trace/store.ts';
 import { describeWorkload } from '../trace/trace.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { complain } from './terminal.ts';
+import { tellTruncated } from './truncated-plan.ts';
 import { withImage, withRuntime } from './trace-image.ts';
 import { addWorkloadOptions, workloadOf, type WorkloadFlags } from './workload-options.ts';
 
@@ -105,6 +106,7 @@ async function importTrace(file: string, flags: ImportFlags): Promise<void> {
     traceOfForeign(source, target, flags.image, signal),
   );
   await writeFileAtomic(flags.output, encodeTraceWithinLimit(trace));
+  tellTruncated(flags.output, trace.plan);
   const told = { ...facts, records: trace.records.count, planRanges: trace.plan.count };
   if (flags.json === true) {
     print(JSON.stringify(told));

@@ -13,6 +13,7 @@ import { readTraceFile } from '../trace/store.ts';
 import type { Trace } from '../trace/trace.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { complain, formatBytes } from './terminal.ts';
+import { tellTruncated } from './truncated-plan.ts';
 import { withRuntime } from './trace-image.ts';
 
 interface RebaseFlags extends RuntimeFlags {
@@ -57,6 +58,7 @@ async function rebase(file: string, image: string, flags: RebaseFlags): Promise<
   );
   await writeFileAtomic(flags.output, encodeTraceWithinLimit(trace));
   for (const problem of facts.problems) complain(problem);
+  tellTruncated(flags.output, trace.plan);
   process.stdout.write(
     flags.json === true ? `${JSON.stringify(facts)}\n` : formatFacts(flags.output, facts),
   );

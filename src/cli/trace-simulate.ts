@@ -11,6 +11,7 @@ import {
 import { decodeTrace } from '../trace/decode.ts';
 import { readTraceFile } from '../trace/store.ts';
 import { bandwidth, granules, milliseconds, positiveNumber, wholeNumber } from './arguments.ts';
+import { tellTruncated } from './truncated-plan.ts';
 
 interface SimulateFlags {
   bandwidth?: number[];
@@ -61,7 +62,9 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
   if (links.length > simulateLimits.gridLinksMax) {
     command.error(`error: ${links.length} links are more than ${simulateLimits.gridLinksMax}`);
   }
-  const prepared = prepareSimulation(decodeTrace(await readTraceFile(file), file));
+  const trace = decodeTrace(await readTraceFile(file), file);
+  const prepared = prepareSimulation(trace);
+  const truncated = tellTruncated(file, trace.plan);
   const optionsOf = (link: SimulationOptions['link']): SimulationOptions => ({
     ...{ link, policy },
     ...(concurrency === undefined ? {} : { concurrency }),
@@ -72,13 +75,13 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
     const result = simulate(prepared, optionsOf(links[0]));
     const packed = simulate(prepared, { ...optionsOf(links[0]), policy: 'packed' });
     const { predictedMs, requests } = packed;
-    const facts = { ...result, packed: { predictedMs, requests } };
+    const facts = { ...result, truncated, packed: { predictedMs, requests } };
     process.stdout.write(flags.json === true ? json(facts) : formatSimulation(result, packed));
     return;
   }
-  const rows: GridRow[] = [];
+  const rows: (GridRow & { truncated: boolean })[] = [];
   for (const link of links) {
-    rows.push(simulateGridRow(prepared, optionsOf(link)));
+    rows.push({ ...simulateGridRow(prepared, optionsOf(link)), truncated });
     if (process.stderr.isTTY) process.stderr.write(`\r${rows.length} of ${links.length} links`);
   }
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');

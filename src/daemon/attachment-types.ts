@@ -48,8 +48,16 @@ export interface AttachmentReport {
   readonly readyMs: number;
   readonly quality: QualitySnapshot;
   readonly replay: (ReplayCounters & { end: ReplayEnd | null }) | null;
-  /** The trace that is being recorded or replayed; where a replayed one is from. */
-  readonly trace: { path: string; records: number; source: string | null } | null;
+  /**
+   * The trace that is being recorded or replayed; where a replayed one is from; whether its plan is known
+   * to lack ranges.
+   */
+  readonly trace: {
+    path: string;
+    records: number;
+    source: string | null;
+    truncated: boolean;
+  } | null;
   /** Why the trace is recorded anew beside its replay; null when it is not. */
   readonly renewal: RenewalReason | null;
   /** Null for a read-only device. */

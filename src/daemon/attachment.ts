@@ -442,8 +442,10 @@ export class Attachment {
 
   #traceReport(): AttachmentReport['trace'] {
     if (this.mode === 'off' && this.#recording === null) return null;
-    const { records, source } = this.#keeper.replayed;
-    return { path: this.#tracePath, records: this.recording?.recorder.count ?? records, source };
+    const facts = { path: this.#tracePath, ...this.#keeper.replayed };
+    if (this.recording === null) return facts;
+    const { recorder, truncated } = this.recording;
+    return { ...facts, records: recorder.count, truncated };
   }
 }
 

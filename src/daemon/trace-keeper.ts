@@ -15,7 +15,7 @@ import {
   type RenewalReason,
 } from '../trace/store-renewal.ts';
 import { imageKey } from '../trace/store.ts';
-import { sectorsIn, type Trace } from '../trace/trace.ts';
+import { isTruncated, sectorsIn, type Trace } from '../trace/trace.ts';
 import type { AttachmentOptions } from './attachment.ts';
 import type { ChosenMode } from './choose-mode.ts';
 import type { ImageDescription } from './image-description.ts';
@@ -68,12 +68,14 @@ export class TraceKeeper {
     this.#key = isNamed ? imageKey(identity) : '';
   }
 
-  /** The trace that is replayed: its records, or 0 without one, and where it is from. */
-  get replayed(): { records: number; source: string | null } {
+  /** The trace that is replayed: its records, or 0 without one, where it is from, what its plan lacks. */
+  get replayed(): { records: number; source: string | null; truncated: boolean } {
     const { trace, source } = this.#chosen;
     const found = this.sought?.found;
     const records = found?.trace.records.count ?? (trace === null ? 0 : recordsIn(trace));
-    return { records, source: found?.source ?? source };
+    const ours = found?.trace ?? (trace?.kind === 'replaybd' ? trace.trace : null);
+    const truncated = ours !== null && isTruncated(ours.plan);
+    return { records, source: found?.source ?? source, truncated };
   }
 
   /** Begins to look for a trace where there is none here; null when nothing is to be looked for. */

@@ -31,7 +31,7 @@ export const JOIN_US_MAX = 2000;
  * The blob ranges that a trace's records need, in whole granules, each granule once, in the order
  * of first access; before them, what opening the layers needs. They are due when a warm run needs
  * them, whatever the recorded one waited for. Records that the image serves from
- * another layer than they say are left out, and so is what lies beyond 1,000,000 ranges.
+ * another layer than they say are left out, and so is what lies beyond 1,000,000 ranges: see isTruncated.
  */
 export function buildPlan(input: PlanInput): TracePlan {
   const { records, layers, resolver, metadataRanges } = input;

@@ -1,6 +1,6 @@
 import { SECTOR_BYTES } from '../base/limits.ts';
 import { printable } from '../base/printable.ts';
-import { waitedUs, type Trace, type TracePacked } from './trace.ts';
+import { isTruncated, waitedUs, type Trace, type TracePacked } from './trace.ts';
 
 /** A trace's facts and totals, without its columns: what `trace show --json` prints. */
 export interface TraceSummary extends Pick<Trace, 'image' | 'workload' | 'recording' | 'runs'> {
@@ -12,6 +12,8 @@ export interface TraceSummary extends Pick<Trace, 'image' | 'workload' | 'record
   readonly waitedUs: number;
   readonly bytesPerRecord: number | null;
   readonly planRanges: number;
+  /** The plan has as many ranges as it may have: later ones were left out. */
+  readonly truncated: boolean;
   /** Compressed bytes of the plan; of those, due at time 0 (what opening the layers needs). */
   readonly planBytes: number;
   readonly planMetadataBytes: number;
@@ -43,6 +45,7 @@ export function summariseTrace(trace: Trace, fileBytes: number): TraceSummary {
     waitedUs: waitedUs(records),
     bytesPerRecord: records.count === 0 ? null : fileBytes / records.count,
     planRanges: plan.count,
+    truncated: isTruncated(plan),
     planBytes: layers.reduce((sum, layer) => sum + layer.planBytes, 0),
     planMetadataBytes,
     packed: trace.packed ?? null,
@@ -62,7 +65,8 @@ export function formatSummary(summary: TraceSummary): string {
     `records    ${summary.records}, ${mib(summary.recordedBytes)}` +
       (summary.waitedUs === 0 ? '' : `, waited ${(summary.waitedUs / 1e6).toFixed(2)} s for bytes`),
     `plan       ${summary.planRanges} ranges, ${mib(summary.planBytes)}, ` +
-      `${mib(summary.planMetadataBytes)} of it due at once`,
+      `${mib(summary.planMetadataBytes)} of it due at once` +
+      (summary.truncated ? '; truncated: what is due later is left out' : ''),
     `file       ${summary.fileBytes} bytes`,
   ];
   const { packed } = summary;

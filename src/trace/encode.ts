@@ -68,13 +68,18 @@ function minorOf({ packed, records }: Trace): number {
 
 /**
  * As encodeTrace, for a recording that must be kept: when it is too large it loses its plan, which
- * can be built again, and then its latest records.
+ * can be built again, and then its latest records. `onCut` is told what is left of it.
  */
-export function encodeTraceWithinLimit(trace: Trace): Uint8Array {
+export function encodeTraceWithinLimit(
+  trace: Trace,
+  onCut: (kept: Trace) => void = () => undefined,
+): Uint8Array {
   let candidate = trace;
   for (;;) {
     try {
-      return encodeTrace(candidate);
+      const bytes = encodeTrace(candidate);
+      if (candidate !== trace) onCut(candidate);
+      return bytes;
     } catch (error) {
       const isTooLarge = error instanceof ReplaybdError && error.code === 'ERR_TRACE_LIMIT';
       if (!isTooLarge || candidate.records.count === 0) throw error;

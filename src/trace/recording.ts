@@ -4,13 +4,14 @@ import { traceLimits } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
 import { encodeTraceWithinLimit } from './encode.ts';
 import { Recorder, type PieceResolver } from './recorder.ts';
-import type {
-  EndReason,
-  Trace,
-  TraceImage,
-  TracePlan,
-  TraceRecords,
-  TraceWorkload,
+import {
+  isTruncated,
+  type EndReason,
+  type Trace,
+  type TraceImage,
+  type TracePlan,
+  type TraceRecords,
+  type TraceWorkload,
 } from './trace.ts';
 
 export interface RecordingOptions {
@@ -55,6 +56,7 @@ export class Recording {
   #endReason: EndReason | null = null;
   #lastNewMs: number;
   #nextCheckpointMs: number;
+  #isTruncated = false;
   #savedSectors = 0;
   #seenSectors = 0;
   #saving: Promise<void> | null = null;
@@ -74,6 +76,11 @@ export class Recording {
 
   get ended(): boolean {
     return this.#endReason !== null;
+  }
+
+  /** Whether what was saved last has a plan that lacks ranges, or none though there was one. */
+  get truncated(): boolean {
+    return this.#isTruncated;
   }
 
   /** A read of the device, by the tap's clock. Ignored once the recording has ended. */
@@ -129,7 +136,7 @@ export class Recording {
       await this.#saving;
       try {
         const trace = this.#trace(reason);
-        await this.#options.save(encodeTraceWithinLimit(trace), trace);
+        await this.#options.save(this.#encode(trace), trace);
         this.#settle.resolve(trace);
       } catch (error) {
         this.#options.log.error({ error: messageOf(error) }, 'a trace could not be saved');
@@ -167,13 +174,30 @@ export class Recording {
     const startMs = clock.nowMs();
     try {
       const trace = this.#trace('checkpoint');
-      const bytes = encodeTraceWithinLimit(trace);
+      const bytes = this.#encode(trace);
       const restMs = (clock.nowMs() - startMs) * CHECKPOINT_SHARE;
       this.#nextCheckpointMs = Math.max(this.#nextCheckpointMs, startMs + restMs);
       await save(bytes, trace);
     } catch (error) {
       log.warn({ error: messageOf(error) }, 'a checkpoint of the trace could not be saved');
     }
+  }
+
+  /** Says so, once, when the file does not have all that a replay needs. */
+  #encode(trace: Trace): Uint8Array {
+    let lacks = isTruncated(trace.plan) ? `plan has no more than ${trace.plan.count} ranges` : null;
+    const bytes = encodeTraceWithinLimit(trace, ({ records }) => {
+      const cut = records.count < trace.records.count ? ', and its latest records' : '';
+      lacks = `file is too large: its plan${cut} had to be left out`;
+    });
+    if (lacks !== null && !this.#isTruncated) {
+      this.#options.log.warn(
+        { records: trace.records.count },
+        `a trace is truncated: the ${lacks}`,
+      );
+    }
+    this.#isTruncated = lacks !== null;
+    return bytes;
   }
 
   #trace(endReason: EndReason): Trace {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { traceLimits } from '../base/limits.ts';
 
 /** Why a recording ended. 'checkpoint': it had not, when these bytes were written. */
 export const END_REASONS = [
@@ -111,6 +112,14 @@ export const emptyPlan: TracePlan = {
   length: new Float64Array(0),
   dueUs: new Float64Array(0),
 };
+
+/**
+ * Whether a plan has as many ranges as it may have: whoever built it left out what is due later. (One
+ * that needs exactly so many is not told apart.)
+ */
+export function isTruncated({ count }: TracePlan): boolean {
+  return count >= traceLimits.planRangesMax;
+}
 
 /** Names a workload: the same command line and chosen environment give the same key. */
 export function workloadKey(workload: Omit<TraceWorkload, 'key'>): string {

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { traceLimits } from '../../src/base/limits.ts';
 import { buildPlan, type LocatedPiece, type PlanResolver } from '../../src/trace/build-plan.ts';
 import { decodeTrace } from '../../src/trace/decode.ts';
 import { encodeTrace } from '../../src/trace/encode.ts';
+import { isTruncated, takeRecords, type TracePlan } from '../../src/trace/trace.ts';
 import { recordsOf, syntheticLayers, traceOf } from './synthetic.ts';
 
 // Goal: a plan holds exactly the granules the records need, once, in the order they are first
@@ -108,4 +110,34 @@ test('metadata comes first, layer by layer, cut at the end of the blob', () => {
   assert.deepEqual([...plan.offset], [0, 2_998_272, 0]);
   assert.deepEqual([...plan.length], [4096, BLOB_BYTES - 2_998_272, 12_288]);
   assert.deepEqual([...plan.dueUs], [0, 0, 0]);
+});
+
+test('of more ranges than a plan may have the earliest are kept, and the plan says so', () => {
+  const rows = traceLimits.planRangesMax + 2;
+  // Every second granule, from the last to the first.
+  const records = {
+    count: rows,
+    timeUs: Float64Array.from({ length: rows }, (_, i) => i),
+    waitUs: new Float64Array(rows),
+    lba: Float64Array.from({ length: rows }, (_, i) => (rows - i) * 16),
+    sectors: new Uint32Array(rows).fill(8),
+    layer: new Uint16Array(rows),
+    weight: new Uint16Array(rows).fill(1),
+  };
+  const plain: PlanResolver = {
+    locate: (lba, sectors) => [{ lba, sectors, layer: 0, lsmtOffset: lba * 512 }],
+    blobRangeOf: ({ lsmtOffset, sectors }) => ({ offset: lsmtOffset, length: sectors * 512 }),
+  };
+  const planOf = (count: number): TracePlan =>
+    buildPlan({
+      records: takeRecords(records, count),
+      layers: syntheticLayers(1, 2 ** 34),
+      resolver: plain,
+      metadataRanges: [],
+    });
+  const whole = planOf(traceLimits.planRangesMax - 1);
+  assert.deepEqual([whole.count, isTruncated(whole)], [traceLimits.planRangesMax - 1, false]);
+  const plan = planOf(rows);
+  assert.deepEqual([plan.count, isTruncated(plan)], [traceLimits.planRangesMax, true]);
+  assert.equal(plan.offset.at(-1), 3 * 16 * 512);
 });

@@ -6,12 +6,13 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { pino } from 'pino';
 import type { Clock } from '../../src/base/clock.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { decodeTrace } from '../../src/trace/decode.ts';
 import { Recording, type RecordingOptions } from '../../src/trace/recording.ts';
 import { describeWorkload, emptyPlan, sectorsIn } from '../../src/trace/trace.ts';
-import { syntheticLayers } from './synthetic.ts';
+import { longestPlan, syntheticLayers } from './synthetic.ts';
 
 // Goal: a recording ends for the reason that applies and leaves a valid file whatever happens.
 // Method: a clock that the test turns; for the crash, a child process that is killed.
@@ -182,6 +183,41 @@ test('a recording that ends itself and cannot be saved says so through finished 
   // An unhandled rejection would fail this test.
   await new Promise((resolve) => setImmediate(resolve));
   await assert.rejects(recording.finished, /disk full/);
+});
+
+test('a recording says once that its file lacks ranges, or the whole plan', async () => {
+  const image = {
+    manifestDigest: null,
+    virtualSizeBytes: 2 ** 30,
+    layers: syntheticLayers(1, 2 ** 49),
+  };
+  const longest = longestPlan();
+  // Numbers of many digits: a file has no room for a million of them.
+  const scattered = {
+    ...longest,
+    offset: longest.offset.map((_, i) => (i % 2) * 2 ** 48 + i * 2 ** 27),
+    length: longest.length.map(() => 2 ** 26),
+  };
+  for (const [plan, told] of [
+    [longest, /plan has no more than 1000000 ranges/],
+    [scattered, /too large: its plan had to be left out/],
+  ] as const) {
+    const lines: string[] = [];
+    const log = pino({ base: null }, { write: (text) => void lines.push(text) });
+    const { clock, recording, saved } = record({ image, plan: () => plan, log });
+    assert.equal(recording.truncated, false);
+    for (let i = 0; i < 2; i += 1) {
+      recording.access(clock.ms * 1000, i * 2 ** 20, 4096);
+      clock.ms += 2000;
+      recording.tick();
+      await nextTurn();
+    }
+    await recording.stop('detach');
+    assert.equal(saved.length, 3);
+    assert.equal(recording.truncated, true);
+    assert.equal(lines.length, 1);
+    assert.match(lines[0], told);
+  }
 });
 
 test('checkpoints come when something is new, one at a time, and before the last save', async () => {

@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
+import { GRANULE_BYTES, traceLimits } from '../../src/base/limits.ts';
 import {
   describeWorkload,
   emptyPlan,
   type Trace,
   type TraceLayer,
+  type TracePlan,
   type TraceRecords,
 } from '../../src/trace/trace.ts';
 
@@ -93,4 +95,16 @@ export function bootLikeRecords(count: number, layerCount: number, seed = 1): Tr
     return row;
   });
   return recordsOf(rows);
+}
+
+/** As many ranges as a plan may have: every second granule of a blob of 8 GiB or more, one a microsecond. */
+export function longestPlan(): TracePlan {
+  const count = traceLimits.planRangesMax;
+  return {
+    count,
+    blob: new Uint16Array(count),
+    offset: Float64Array.from({ length: count }, (_, i) => 2 * i * GRANULE_BYTES),
+    length: new Float64Array(count).fill(GRANULE_BYTES),
+    dueUs: Float64Array.from({ length: count }, (_, i) => i),
+  };
 }
