@@ -17,10 +17,10 @@ import type { SharedUpper } from './shared-upper.ts';
 import type { UpperKind, UpperMap } from './upper-map.ts';
 import { openUpper, readUpper } from './upper.ts';
 import { gateStates } from './upper-state.ts';
+import { pollUpper } from './upper-poll.ts';
 import { writeVirtualSize } from './virtual-size.ts';
 
 const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
-const POLL_MS = 250;
 const WRITE_ATTEMPTS_MAX = 1000;
 
 export interface OpenUpperOptions {
@@ -86,7 +86,7 @@ export class WritableUpper {
   readonly #log: Logger;
   readonly #data: FileHandle;
   readonly #logFile: LogFile;
-  readonly #poll: NodeJS.Timeout;
+  readonly #stopPolling: () => void;
   #map: UpperMap;
   #shared: SharedUpper;
   #window: FileWindow;
@@ -117,8 +117,10 @@ export class WritableUpper {
     this.#map = opened.map;
     this.#shared = opened.shared;
     this.#window = opened.window;
-    this.#poll = setInterval(() => this.#drainIfDue(), POLL_MS);
-    this.#poll.unref();
+    this.#stopPolling = pollUpper(
+      () => this.#shared.state.logged > 0,
+      () => this.#drainIfDue(),
+    );
   }
 
   /** For other threads: `new SharedUpper(map)`. Another one after `resize`. */
@@ -301,7 +303,7 @@ export class WritableUpper {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    clearInterval(this.#poll);
+    this.#stopPolling();
     try {
       await this.shutOut();
       // Who retires a layer has flushed it.
@@ -317,7 +319,7 @@ export class WritableUpper {
 
   #drainIfDue(): void {
     const { logged } = this.#shared.state;
-    if (logged === 0) return;
+    if (logged === 0 || this.#isClosed) return;
     const isOld = performance.now() - this.#lastDrainMs > upperLimits.drainMs;
     if (isOld || logged >= upperLimits.drainEntries) this.#drain();
   }
