@@ -14,15 +14,18 @@ export interface TuiOptions {
   /** Text that is read from top to bottom. */
   readonly isPlain: boolean;
   readonly source: LiveSource;
-  /** Names of the first trace's files, if its image is known. */
-  readonly findFiles?: (trace: OpenedTrace, signal: AbortSignal) => Promise<FilesData>;
+  /** Names of the traces' files, if their images are known. */
+  readonly findFiles?: (
+    traces: readonly OpenedTrace[],
+    signal: AbortSignal,
+  ) => Promise<readonly FilesData[]>;
   readonly stdin: NodeJS.ReadStream;
   readonly stdout: NodeJS.WriteStream;
   readonly env: NodeJS.ProcessEnv;
 }
 
 /** Of text that does not go to a terminal. */
-const REPORT_SIZE = { columns: 100, rows: 1000 };
+const REPORT_SIZE = { columns: 160, rows: 1000 };
 
 /**
  * The terminal interface until it is left; where the output is no terminal, a report of what it would show.
@@ -50,7 +53,7 @@ export async function runTui(options: TuiOptions): Promise<void> {
     const files =
       findFiles === undefined
         ? null
-        : session.findFiles(async () => await findFiles(traces[0], left.signal));
+        : session.findFiles(async () => await findFiles(traces, left.signal));
     if (!stdout.isTTY || !stdin.isTTY) {
       await files;
       await report(store, poller, options);
@@ -87,13 +90,7 @@ async function report(store: Store, poller: LivePoller, options: TuiOptions): Pr
 async function settled(store: Store): Promise<string[]> {
   for (;;) {
     const rows = store.rows(REPORT_SIZE);
-    const { link, trace, view } = store.state;
-    const isSimulating = view === 'overview' || view === 'simulate';
-    const isWorking =
-      isSimulating &&
-      store.session.traces.length > 0 &&
-      store.session.simulation(trace, link).state === 'working';
-    if (!isWorking) return rows;
+    if (!isSimulating(store)) return rows;
     await new Promise<void>((resolve) => {
       const stop = store.subscribe(() => {
         stop();
@@ -101,6 +98,14 @@ async function settled(store: Store): Promise<string[]> {
       });
     });
   }
+}
+
+/** Whether what the present view shows is being simulated. */
+function isSimulating({ session, state: { link, trace, view } }: Store): boolean {
+  if (session.traces.length === 0) return false;
+  if (view === 'timeline') return session.outcomes(trace, link).state === 'working';
+  const isShown = view === 'overview' || view === 'simulate';
+  return isShown && session.simulation(trace, link).state === 'working';
 }
 
 function viewsFor(traces: number, { findFiles }: TuiOptions): ViewId[] {

@@ -4,6 +4,11 @@ import type { Platform } from '../registry/manifest.ts';
 
 // What a command line's words may be. Anything else is wrong usage.
 
+/** An option that may be repeated. */
+export function collect<T>(parse: (text: string) => T): (text: string, before?: T[]) => T[] {
+  return (text, before = []) => [...before, parse(text)];
+}
+
 /** A number above 0, fractions included. */
 export function positiveNumber(text: string): number {
   const value = Number(text);

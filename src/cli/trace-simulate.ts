@@ -2,6 +2,7 @@ import { Option, type Command } from 'commander';
 import { simulateLimits } from '../base/limits.ts';
 import { formatGrid, formatSimulation } from '../prefetch/simulate/format.ts';
 import { gridLinks, simulateGridRow, type GridRow } from '../prefetch/simulate/grid.ts';
+import { countOutcomes, OutcomeLog, recordOutcomes } from '../prefetch/simulate/outcomes.ts';
 import { prepareSimulation, simulate } from '../prefetch/simulate/simulate.ts';
 import {
   SIMULATION_POLICIES,
@@ -10,8 +11,14 @@ import {
 } from '../prefetch/simulate/types.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { readTraceFile } from '../trace/store.ts';
-import { bandwidth, granules, milliseconds, positiveNumber, wholeNumber } from './arguments.ts';
-import { tellTruncated } from './truncated-plan.ts';
+import {
+  bandwidth,
+  collect,
+  granules,
+  milliseconds,
+  positiveNumber,
+  wholeNumber,
+} from './arguments.ts';
 
 interface SimulateFlags {
   bandwidth?: number[];
@@ -72,11 +79,14 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
     ...(warmMs === undefined ? {} : { warmMs }),
   });
   if (links.length === 1 && !grid) {
-    const result = simulate(prepared, optionsOf(links[0]));
+    const log = new OutcomeLog();
+    const result = simulate(prepared, optionsOf(links[0]), log);
+    const records = countOutcomes(recordOutcomes(trace, log));
     const packed = simulate(prepared, { ...optionsOf(links[0]), policy: 'packed' });
     const { predictedMs, requests } = packed;
-    const facts = { ...result, truncated, packed: { predictedMs, requests } };
-    process.stdout.write(flags.json === true ? json(facts) : formatSimulation(result, packed));
+const facts = { ...result, truncated, packed: { predictedMs, requests }, records };
+    const text = (): string => formatSimulation(result, packed, records);
+    process.stdout.write(flags.json === true ? json(facts) : text());
     return;
   }
   const rows: (GridRow & { truncated: boolean })[] = [];
@@ -86,11 +96,6 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
   }
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
   process.stdout.write(flags.json === true ? json(rows) : formatGrid(rows));
-}
-
-/** Gathers an option that may be repeated. */
-function collect<T>(parse: (text: string) => T): (text: string, before?: T[]) => T[] {
-  return (text, before = []) => [...before, parse(text)];
 }
 
 function json(value: unknown): string {

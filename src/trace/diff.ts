@@ -45,7 +45,10 @@ export interface FileDiff {
 /** A part of a file that lies in a stretch of the disk. */
 export interface FilePiece {
   readonly path: string;
+  readonly lba: number;
   readonly sectors: number;
+  /** In bytes; an estimate where the file is compressed. */
+  readonly fileOffset: number;
 }
 
 /** The parts of files in a stretch of the disk that a layer serves; what is of no file is left out. */
@@ -69,10 +72,14 @@ export interface TraceDiff extends DiffCounts {
 export interface DiffOptions {
   /** Entries of each list. */
   readonly listMax: number;
+  /** The same of files. Default: `listMax`. */
+  readonly filesMax?: number;
   readonly filesOf?: FileFinder;
+  /** Told of each part; of one that moved as kept first, and as moved later. */
+  readonly onPart?: (kind: DiffKind, part: Stretch) => void;
 }
 
-type Kind = keyof DiffCounts;
+export type DiffKind = keyof DiffCounts;
 
 /**
  * Compares two traces, of one image or of two: layers are matched by digest, and sectors by layer and
@@ -176,7 +183,7 @@ class DiffCollector {
   }
 
   add(
-    kind: Kind,
+    kind: DiffKind,
     group: number,
     lba: number,
     sectors: number,
@@ -187,7 +194,9 @@ class DiffCollector {
     sums.bytes += sectors * SECTOR_BYTES;
     sums.parts += 1;
     const digest = this.#digests[group];
-    if (kind !== 'kept') this.#stretches[kind].add({ digest, lba, sectors, firstUs, secondUs });
+    const part = { digest, lba, sectors, firstUs, secondUs };
+    if (kind !== 'kept') this.#stretches[kind].add(part);
+    this.#options.onPart?.(kind, part);
     for (const piece of this.#options.filesOf?.(digest, lba, sectors) ?? []) {
       this.#fileOf(piece.path)[`${kind}Bytes`] += piece.sectors * SECTOR_BYTES;
     }
@@ -214,7 +223,7 @@ class DiffCollector {
     const changed = (file: FileDiff): number => file.lostBytes + file.newBytes + file.movedBytes;
     return [...this.#files.values()]
       .sort((a, b) => changed(b) - changed(a) || (a.path < b.path ? -1 : 1))
-      .slice(0, this.#options.listMax);
+      .slice(0, this.#options.filesMax ?? this.#options.listMax);
   }
 
   #fileOf(path: string): FileDiff {

@@ -13,12 +13,28 @@ export function fileFinder(map: FileMap, { image, stack }: TraceTarget): FileFin
     for (const piece of stack.locate(lba, sectors)) {
       if (image.layers[piece.layer].digest !== digest) continue;
       const parts = map.parts(piece.lba * SECTOR_BYTES, piece.sectors * SECTOR_BYTES);
-      for (const { node, kind, length } of parts) {
+      for (const { node, kind, offset, length, fileOffset } of parts) {
         if (node === null || kind !== 'file') continue;
         const [path = Buffer.alloc(0)] = map.node(node).paths;
-        pieces.push({ path: `/${path.toString()}`, sectors: length / SECTOR_BYTES });
+        pieces.push({
+          path: `/${path.toString()}`,
+          lba: offset / SECTOR_BYTES,
+          sectors: length / SECTOR_BYTES,
+          fileOffset,
+        });
       }
     }
     return pieces;
+  };
+}
+
+/** Finds files in the first of some images that serves the sectors from the layer asked for. */
+export function firstFinder(finders: readonly FileFinder[]): FileFinder {
+  return (digest, lba, sectors) => {
+    for (const finder of finders) {
+      const pieces = finder(digest, lba, sectors);
+      if (pieces.length > 0) return pieces;
+    }
+    return [];
   };
 }

@@ -132,7 +132,7 @@ const UNKNOWN_SHARE_MAX = 0.02;
  */
 export async function mapAccessedFiles(
   disk: Disk,
-  records: TraceRecords,
+  records: Pick<TraceRecords, 'count' | 'lba' | 'sectors'>,
   signal?: AbortSignal,
 ): Promise<FileMap> {
   const cached = cachedDisk(disk, fileMapLimits.pageBytes);
@@ -143,7 +143,10 @@ export async function mapAccessedFiles(
   return await new FileMapBuilder(cached, whole).build();
 }
 
-function unknownShare(map: FileMap, { count, lba, sectors }: TraceRecords): number {
+function unknownShare(
+  map: FileMap,
+  { count, lba, sectors }: Pick<TraceRecords, 'count' | 'lba' | 'sectors'>,
+): number {
   let bytes = 0;
   let unknownBytes = 0;
   for (let i = 0; i < count; i += 1) {

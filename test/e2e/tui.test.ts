@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { encodeTraceWithinLimit } from '../../src/trace/encode.ts';
 import { describeWorkload } from '../../src/trace/trace.ts';
@@ -96,6 +96,12 @@ test(
     const terminal = await Terminal.start(scratch, args, SMALL, { NO_COLOR: '1' });
     await terminal.until(/record 1, layer/);
     await terminal.keys('c');
+    await terminal.until(
+      /replay on 100 Mbit\/s, 20 ms[^]*░ prefetched [\d,]+[^]*waits [\d.]+ m?s in all/,
+    );
+    await terminal.keys('7', 'Left', 'Left', 'Left', '2');
+    await terminal.until(/replay on 10 Mbit\/s, 20 ms[^]*▒ late [\d,]+[^]*waits [\d.]+ m?s in all/);
+    await terminal.keys('c');
     await terminal.until(/· cached/);
     assert.doesNotMatch((await terminal.rows(true)).join(''), /\u001b\[[\d;]*(?:38|48);/);
     await terminal.keys('q');
@@ -120,7 +126,8 @@ test('where there is no terminal, a report is printed', async (t) => {
   for (const heading of ['Overview', 'Timeline', 'Layers', 'Diff', 'Simulate']) {
     assert.match(text, new RegExp(`^${heading}$`, 'm'));
   }
-  assert.match(text, /^ similarity +100\.0 %$/m);
+  assert.match(text, /^ similarity +100\.0 %: /m);
+  assert.match(text, /^ A simulated replay on 100 Mbit\/s, 20 ms: [\d,]+ prefetched/m);
   assert.match(text, /^ replay \/ bound +\d/m);
   const one = await cliOutput(scratch, ['tui', paths[0], '--view', '3']);
   assert.match(one, /^Layers\n +LAYER/);
@@ -203,6 +210,51 @@ test('with its image, the records of a trace are files', { skip: needs('tmux') }
   );
   await terminal.keys('q');
   await terminal.until(/ready>\s*$/);
+});
+
+test('two traces of an image are compared by file', { skip: needs('tmux') }, async (t) => {
+  const scratch = scratchOf(t);
+  const image = await makeTestImage(
+    scratch,
+    await serveRegistry(scratch, scratch.path('registry')),
+  );
+  const reads = scratch.path('reads');
+  writeWholeDiskList(reads, image.virtualSizeBytes);
+  const all = readFileSync(reads, 'utf8').trimEnd().split('\n');
+  const traces: string[] = [];
+  for (const [name, lines] of [
+    ['all', all],
+    ['some', all.slice(0, 30)],
+  ] as const) {
+    writeFileSync(reads, `${lines.join('\n')}\n`);
+    const trace = scratch.path(`${name}.trace`);
+    const record = ['--mode', 'record', '--trace', trace, '--cache', 'none'];
+    await cliOutput(scratch, ['play', image.config, '--reads', reads, ...record]);
+    traces.push(trace);
+  }
+  const args = ['tui', ...traces, '--image', image.config, '--cache', 'none', '--view', '6'];
+  const text = await cliOutput(scratch, args);
+  const [, count] = /^ (\d[\d,]*) files, by changed$/m.exec(text) ?? [];
+  assert.ok(Number(count?.replaceAll(',', '')) > 100, text.slice(0, 1000));
+  const lost = / +- +- +([\d.]+ [KM]?i?B) +- +(\/\S+)$/m.exec(text);
+  assert.ok(lost !== null, text.slice(0, 3000));
+  const terminal = await Terminal.start(scratch, args, SMALL);
+  await terminal.until(/ files, by changed[^]*KEPT +MOVED +LOST +NEW +FILE/);
+  await terminal.keys('s', '/');
+  await terminal.type(lost[2]);
+  await terminal.until(/ 1 file, by lost/);
+  await terminal.keys('Enter', 'Enter');
+  await terminal.until(new RegExp(`${lost[1]} lost[^]*IN FILE +SIZE +WHAT[^]* 0 B .* lost .* - `));
+  await terminal.keys('Enter');
+  await terminal.until(/as a replay of all\.trace, only "\/[^]*: unused, only all\.trace has/);
+  await terminal.keys('6', 'Escape');
+  await terminal.until(/ 1 file, by lost/);
+  await terminal.keys('q');
+  await terminal.until(/ready>\s*$/);
+  assert.equal(
+    (await cli(scratch, [...args.slice(0, 2), ...args.slice(3), '--image', 'x'])).code,
+    2,
+  );
 });
 
 async function untilLastRow(terminal: Terminal, last: number): Promise<string[]> {

@@ -158,7 +158,7 @@ test('lists are bounded, and have the largest stretches and files', () => {
     return [i, i * 1000, 8 * (1 + (i % 50))];
   });
   const filesOf: FileFinder = (_, lba, sectors) => [
-    { path: `/${Math.floor(lba / 10_000)}`, sectors },
+    { path: `/${Math.floor(lba / 10_000)}`, lba, sectors, fileOffset: 0 },
   ];
   const diff = diffTraces(rows(...lost), rows(), { listMax: 3, filesOf });
   assert.deepEqual(

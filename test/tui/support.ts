@@ -1,4 +1,5 @@
 import type { TraceDiff } from '../../src/trace/diff.ts';
+import type { RecordOutcomes } from '../../src/prefetch/simulate/outcomes.ts';
 import type { SimulationResult } from '../../src/prefetch/simulate/types.ts';
 import type { Trace } from '../../src/trace/trace.ts';
 import { openedTrace } from '../../tui/model/opened-trace.ts';
@@ -19,7 +20,9 @@ export function bootTrace(count = 2000, layers = 4, seed = 1): Trace {
     ...trace,
     plan: {
       count: count + 1,
-      blob: Uint16Array.from({ length: count + 1 }, (_, i) => (i === 0 ? 0 : (i - 1) % layers)),
+      blob: Uint16Array.from({ length: count + 1 }, (_, i) =>
+        i === 0 ? 0 : trace.records.layer[i - 1],
+      ),
       offset: Float64Array.from({ length: count + 1 }, (_, i) => i * metadata * 8),
       length: new Float64Array(count + 1).fill(metadata),
       dueUs: Float64Array.from({ length: count + 1 }, (_, i) =>
@@ -38,14 +41,17 @@ export function storeOf(
     isPlain?: boolean;
     files?: FilesData;
     simulation?: Later<SimulationResult>;
+    outcomes?: Later<RecordOutcomes>;
     diff?: Later<TraceDiff>;
   } = {},
 ): Store {
   const { view = 'overview', isColourless = false, isPlain = false } = options;
   const opened = traces.map((trace, index) => openedTrace(`${'ab'[index]}.trace`, trace, 1000));
   const session = new OpenedSession(opened, () => undefined);
-  const { files, simulation = { state: 'failed', why: 'not simulated here' }, diff } = options;
+  const failed = { state: 'failed', why: 'not simulated here' } as const;
+  const { files, simulation = failed, outcomes = failed, diff } = options;
   session.simulation = () => simulation;
+  session.outcomes = () => outcomes;
   if (files !== undefined) session.files = () => ({ state: 'done', value: files });
   if (diff !== undefined) session.diff = () => diff;
   return new Store({ session, view, isColourless, isPlain });

@@ -4,7 +4,8 @@ import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { render } from 'ink-testing-library';
 import { createElement } from 'react';
-import { simulateColdStart } from '../../src/prefetch/simulate/simulate.ts';
+import { OutcomeLog, OUTCOMES, recordOutcomes } from '../../src/prefetch/simulate/outcomes.ts';
+import { prepareSimulation, simulate } from '../../src/prefetch/simulate/simulate.ts';
 import { encodeTraceWithinLimit } from '../../src/trace/encode.ts';
 import { updateFacts } from '../../src/trace/store-catalog.ts';
 import { imageKey, TraceStore } from '../../src/trace/store.ts';
@@ -45,17 +46,23 @@ const files = {
     file('/lib/large.so', 9000, 2 ** 20),
     file(HOSTILE, 9500, 512),
   ],
-  namesAt: (lba: number) => [lba < 1_000_000 ? '/lib/large.so' : '/bin/app'],
+  namesAt: (_: string, lba: number) => [lba < 1_000_000 ? '/lib/large.so' : '/bin/app'],
+  filesOf: (_: string, lba: number, sectors: number) => [
+    { path: lba < 1_000_000 ? '/lib/large.so' : HOSTILE, lba, sectors, fileOffset: lba * 512 },
+  ],
 };
 
 /** A store over two traces whose every view has something to show. */
 function fullStore(options: { isColourless?: boolean; isPlain?: boolean } = {}): Store {
   const first = bootTrace(2000, 4);
   const hostile = { ...bootTrace(1500, 4, 2), workload: describeWorkload([HOSTILE], [HOSTILE]) };
-  const value = simulateColdStart(first, simulationOf(LINK_DEFAULT));
+  const log = new OutcomeLog();
+  const value = simulate(prepareSimulation(first), simulationOf(LINK_DEFAULT), log);
+  const outcomes = recordOutcomes(first, log);
   const store = storeOf([first, hostile], {
     files,
     simulation: { state: 'done', value },
+    outcomes: { state: 'done', value: outcomes },
     ...options,
   });
   const device = {
@@ -94,6 +101,7 @@ test('every view fills exactly the screen, whatever its size and whatever names 
       'o',
       'c',
       's',
+      'f',
     ],
     ...[
       'left',
@@ -190,12 +198,12 @@ test('the timeline has a record under its cursor, and goes closer and back', () 
 test('kinds are told apart without colours', () => {
   const store = fullStore({ isColourless: true });
   store.press('2', SMALL);
-  for (const key of ['c', 'c', 't']) store.press(key, SMALL);
+  for (const key of ['c', 'c', 'c', 't']) store.press(key, SMALL);
   const rows = store.rows(SMALL);
   assert.doesNotMatch(rows.join(''), /\u001b\[(?:38|48|3\d|4\d)/);
   const text = rows.join('\n');
-  assert.match(text, /- unused +/);
-  assert.match(text, /█ demand/);
+  assert.match(text, /- unused [\d,]+ +/);
+  assert.match(text, /█ demand [\d,]+/);
   assert.doesNotMatch(text, /[▀▄]/);
   assert.match(text, /│[^\n]*-[^\n]*/);
 });
@@ -229,14 +237,96 @@ test('two traces are compared; without a second, or an image, it is said what to
   store.press('6', LARGE);
   const rows = screen(store, LARGE).join('\n');
   assert.match(rows, /similarity +[█▏▎▍▌▋▊▉ ]+ [\d.]+ %/);
-  assert.match(rows, /KEPT +MOVED +LOST +NEW/);
+  assert.match(rows, /2 files, by changed\n +KEPT +MOVED +LOST +NEW +FILE/);
+  store.press('f', LARGE);
+  assert.match(screen(store, LARGE).join('\n'), /By layer\n +KEPT[^]* all +\n[^]* layer 3 /);
+  store.press('down', LARGE);
   store.press('enter', LARGE);
-  assert.match(screen(store, LARGE)[1], /as a replay of a\.trace/);
+  const { digest } = store.session.traces[0].trace.image.layers[0];
+  const filtered = new RegExp(`as a replay of a\\.trace, only "${digest.slice(7, 19)}"`);
+  assert.match(screen(store, LARGE)[1], filtered);
   const single = storeOf([bootTrace(10)]);
   single.press('6', SMALL);
   assert.match(screen(single).join('\n'), /Name two traces/);
   single.press('4', SMALL);
   assert.match(screen(single).join('\n'), /--image REF/);
+});
+
+test('two traces are compared by file, and a file by its parts', () => {
+  const store = fullStore();
+  store.press('6', SMALL);
+  const { session } = store;
+  const found = session.diffFiles();
+  assert.equal(found.state, 'done');
+  const files = found.state === 'done' ? found.value : [];
+  const large = files.find(({ path }) => path === '/lib/large.so');
+  assert.ok(large !== undefined && large.lostBytes > 0 && large.newBytes > 0);
+  store.filter('large');
+  assert.match(screen(store).join('\n'), /1 files?, by changed[^]*\/lib\/large\.so/);
+  store.press('s', SMALL);
+  assert.match(screen(store).join('\n'), /, by lost/);
+  store.press('enter', SMALL);
+  const parts = session.fileParts('/lib/large.so');
+  const sum = (kinds: readonly string[]): number =>
+    parts.reduce((all, { kind, sectors }) => all + (kinds.includes(kind) ? sectors * 512 : 0), 0);
+  assert.equal(sum(['lost']), large.lostBytes);
+  assert.equal(sum(['new']), large.newBytes);
+  assert.equal(sum(['moved']), large.movedBytes);
+  assert.equal(sum(['kept', 'moved']), large.keptBytes);
+  const rows = screen(store);
+  assert.match(rows[1], /^ \/lib\/large\.so/);
+  assert.match(rows[4], /IN FILE +SIZE +WHAT +FIRST AT +SECOND AT +LBA +LAYER/);
+  assert.match(rows[5], /(?:lost +[\d.]+ m?s +-|new +- +[\d.]+ m?s|kept|moved) /);
+  store.press('down', SMALL);
+  store.press('enter', SMALL);
+  assert.match(screen(store)[1], /as a replay of a\.trace, only "\/lib\/large\.so"/);
+  store.press('6', SMALL);
+  store.press('escape', SMALL);
+  assert.match(screen(store).join('\n'), /by lost[^]*\/large "?/);
+  store.press('escape', SMALL);
+  assert.match(screen(store).join('\n'), /2 files, by lost/);
+});
+
+test('the timeline tells what each record meets with in a simulated replay', () => {
+  for (const isColourless of [false, true]) {
+    const store = fullStore({ isColourless });
+    store.press('2', SMALL);
+    store.press('c', SMALL);
+    const found = store.session.outcomes(0, LINK_DEFAULT);
+    assert.ok(found.state === 'done');
+    const { codes, waitMs } = found.value;
+    const text = screen(store).join('\n');
+    assert.match(text, /2,000 records, replay on 100 Mbit\/s, 20 ms/);
+    const late = codes.filter((code) => OUTCOMES[code] === 'late').length;
+    assert.ok(late > 0);
+    const [mark, other] = isColourless ? ['▒', '░'] : ['■', '■'];
+    assert.ok(text.includes(`${mark} late ${late.toLocaleString('en-GB')} `), text);
+    assert.match(text, new RegExp(`${other} prefetched \\d.*waits [\\d.]+ m?s in all`));
+    const waiting = waitMs.findIndex((ms) => ms > 0);
+    for (let i = 0; i < waiting; i += 1) store.press('n', SMALL);
+    assert.match(
+      screen(store).join('\n'),
+      /● LBA [\d,]+ \+ .* at .*: (?:late|demand), waits [\d.]+ (?:ms|µs|s)/,
+    );
+    store.press('b', SMALL);
+    assert.match(screen(store)[1], /replay on 200 Mbit\/s, 20 ms/);
+    store.press('R', SMALL);
+    assert.match(screen(store)[1], /replay on 200 Mbit\/s, 10 ms/);
+    store.press('?', SMALL);
+    assert.match(screen(store).join('\n'), / c +colours[^]* late: still under way/);
+  }
+  const store = fullStore({ isPlain: true });
+  store.press('2', SMALL);
+  store.press('c', SMALL);
+  const text = store.rows(SMALL).join('\n');
+  assert.match(text, /\d records: [\d.]+ [KM]iB (?:prefetched|late|demand)/);
+  assert.match(text, / At the cursor: LBA/);
+  assert.match(text, /A simulated replay on 100 Mbit\/s, 20 ms: .*[\d,]+ late/);
+  assert.match(text, /longest for:\n +record \d+, LBA .*waits/);
+  const bare = storeOf([bootTrace(10)]);
+  bare.press('2', SMALL);
+  bare.press('c', SMALL);
+  assert.match(screen(bare).join('\n'), /Not simulated: not simulated here/);
 });
 
 test('sliders stop at their ends, and results are shown at once', () => {

@@ -8,6 +8,13 @@ export interface Accesses {
   readonly layer: ArrayLike<number>;
   /** Codes of a palette: what became of each, or which layer it is of. */
   readonly codes: Uint8Array;
+  /** Which record of its trace each is; left out where they are the trace's records in order. */
+  readonly record?: Uint32Array;
+}
+
+/** Which record of its trace an access is. */
+export function recordOf({ record }: Accesses, access: number): number {
+  return record?.[access] ?? access;
 }
 
 /** The accesses at some places, in their order. */
@@ -19,6 +26,7 @@ export function pickAccesses(from: Accesses, places: readonly number[]): Accesse
     sectors: Uint32Array.from(places, (at) => from.sectors[at]),
     layer: Uint16Array.from(places, (at) => from.layer[at]),
     codes: Uint8Array.from(places, (at) => from.codes[at]),
+    record: Uint32Array.from(places, (at) => recordOf(from, at)),
   };
 }
 

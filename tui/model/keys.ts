@@ -74,7 +74,11 @@ export function commonKey(state: AppState, key: string, traces: number): AppStat
     const timeline = { ...state.timeline, viewport: WHOLE, former: [] };
     return { ...state, trace: (state.trace + 1) % traces, timeline };
   }
-  const isFilterCleared = key === 'escape' && state.view !== 'timeline' && state.device === null;
+  const isDeeper =
+    state.view === 'timeline' ||
+    (state.view === 'live' && state.device !== null) ||
+    (state.view === 'diff' && state.diff.file !== null);
+  const isFilterCleared = key === 'escape' && !isDeeper;
   if (isFilterCleared && (state.filters[state.view] ?? '') !== '') {
     return withFilter(state, '');
   }

@@ -69,6 +69,15 @@ export function simulationOf(choice: LinkChoice): SimulationOptions {
   };
 }
 
+/** What is simulated, in words. */
+export function replayName(choice: LinkChoice): string {
+  const policy = SIMULATION_POLICIES[choice.policy];
+  const names: Readonly<Partial<Record<SimulationPolicy, string>>> = {
+    ...{ 'first-access': 'replay', none: 'lazy start' },
+  };
+  return `${names[policy] ?? `${policy} replay`} on ${linkName(choice)}`;
+}
+
 /** The link in words. */
 export function linkName(choice: LinkChoice): string {
   const [bandwidth, roundTrip] = SLIDERS;

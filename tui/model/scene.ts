@@ -1,3 +1,4 @@
+import { OUTCOMES, type RecordOutcomes } from '../../src/prefetch/simulate/outcomes.ts';
 import { kindCode, KINDS } from './kinds.ts';
 import { lastAtMost, type Accesses } from './accesses.ts';
 import { DiskAxis, touchedExtents, type DiskOrder, type SectorExtent } from './disk-axis.ts';
@@ -7,7 +8,7 @@ import type { Palette } from './palette.ts';
 import { marksOf, wholeWindow } from './timeline-marks.ts';
 
 /** What colours and symbols of a timeline tell. */
-export type Colouring = 'layers' | 'waits' | 'against';
+export type Colouring = 'layers' | 'replay' | 'waits' | 'against';
 
 /** A timeline, whatever part of it is looked at. */
 export interface Scene {
@@ -43,6 +44,14 @@ export function colouredAccesses(
   return [{ ...accesses, codes }, KINDS];
 }
 
+/** A trace's records by what they meet with in a simulated replay. */
+export function simulatedAccesses(
+  { accesses }: OpenedTrace,
+  outcomes: RecordOutcomes,
+): [Accesses, Palette] {
+  return [{ ...accesses, codes: outcomes.codes.map((code) => kindCode(OUTCOMES[code])) }, KINDS];
+}
+
 /**
  * What a replay of `plan` would have been for the run that `run` recorded: what both have is prefetched,
  * what only the run has is read on demand, what only the plan has is unused. By layer and address.
@@ -64,7 +73,7 @@ export function replayedAccesses(plan: OpenedTrace, run: OpenedTrace): Accesses 
   return withUnused({ ...accesses, codes }, plan, run, unused);
 }
 
-/** Records that nobody read, among those that somebody did, in order of time. */
+/** Records of the plan that nobody read, among those that somebody did, in order of time. */
 function withUnused(
   read: Accesses,
   plan: OpenedTrace,
@@ -79,6 +88,7 @@ function withUnused(
     sectors: new Float64Array(count),
     layer: new Uint16Array(count),
     codes: new Uint8Array(count),
+    record: new Uint32Array(count),
   };
   const layers = run.trace.image.layers.map(({ digest }) => digest);
   const from = plan.accesses;
@@ -93,6 +103,7 @@ function withUnused(
     merged.sectors[at] = source.sectors[i];
     // A layer that the run's image lacks is shown as its lowest.
     merged.layer[at] = isUnused ? Math.max(0, layers.indexOf(digestAt(plan, i))) : read.layer[i];
+    merged.record[at] = i;
     merged.codes[at] = isUnused ? kindCode('unused') : read.codes[i];
     if (isUnused) next += 1;
   }

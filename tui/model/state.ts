@@ -1,4 +1,5 @@
 import type { FileOrder } from '../../src/trace/file-report.ts';
+import type { DiffOrder } from './diff-order.ts';
 import type { DiskOrder } from './disk-axis.ts';
 import { LINK_DEFAULT, type LinkChoice } from './link.ts';
 import type { Colouring } from './scene.ts';
@@ -28,6 +29,14 @@ export interface TimelineState {
   readonly former: readonly Viewport[];
 }
 
+export interface DiffState {
+  /** By file where the files are known. */
+  readonly isByFile: boolean;
+  readonly order: DiffOrder;
+  /** The file whose parts are looked at, and which of them; null for the list. */
+  readonly file: { readonly path: string; readonly part: number } | null;
+}
+
 /** What a person has chosen: everything that keys change. */
 export interface AppState {
   readonly view: ViewId;
@@ -39,6 +48,7 @@ export interface AppState {
   readonly filters: Readonly<Partial<Record<ViewId, string>>>;
   readonly timeline: TimelineState;
   readonly fileOrder: FileOrder;
+  readonly diff: DiffState;
   readonly link: LinkChoice;
   /** The device whose replay is watched; null for the list. */
   readonly device: string | null;
@@ -61,6 +71,7 @@ export function initialState(view: ViewId): AppState {
       former: [],
     },
     fileOrder: 'time',
+    diff: { isByFile: true, order: 'changed', file: null },
     link: LINK_DEFAULT,
     device: null,
   };
@@ -73,14 +84,19 @@ export function goTo(state: AppState, view: ViewId): AppState {
 
 /** Moves the cursor of a list of so many rows. */
 export function moveSelected(state: AppState, key: string, length: number, page: number): AppState {
-  const from = selectedOf(state, length);
+  const selected = movedPlace(selectedOf(state, length), key, length, page);
+  if (selected === null) return state;
+  return { ...state, selected: { ...state.selected, [state.view]: selected } };
+}
+
+/** Where a key leads from a place in a list of so many rows; null for a key that leads nowhere. */
+export function movedPlace(from: number, key: string, length: number, page: number): number | null {
   const steps: Readonly<Record<string, number>> = {
     ...{ up: -1, down: 1, pageup: -page, pagedown: page, home: -length, end: length },
   };
   const step = steps[key];
-  if (step === undefined) return state;
-  const selected = Math.min(Math.max(0, from + step), Math.max(0, length - 1));
-  return { ...state, selected: { ...state.selected, [state.view]: selected } };
+  if (step === undefined) return null;
+  return Math.min(Math.max(0, from + step), Math.max(0, length - 1));
 }
 
 /** The selected row of the present view; 0 when there is none. */

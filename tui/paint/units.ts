@@ -30,6 +30,11 @@ export function count(value: number): string {
   return Math.round(value).toLocaleString('en-GB');
 }
 
+/** So many of something that takes an s. */
+export function counted(value: number, name: string): string {
+  return `${count(value)} ${name}${value === 1 ? '' : 's'}`;
+}
+
 /** Bytes a second as a link's speed. */
 export function linkSpeed(bytesPerSecond: number): string {
   const mbit = (bytesPerSecond * 8) / 1e6;

@@ -16,6 +16,7 @@ export const files: View = {
     ['s', 'sort by time, size, path, wait'],
     ['/', 'filter by path'],
     ['enter', 'its timeline'],
+    ['t', 'next trace'],
   ],
   draw: (context) => drawFiles(context),
   report: (context) => drawFiles({ ...context, rows: Infinity }),
@@ -25,14 +26,14 @@ export const files: View = {
       const next = (FILE_ORDERS.indexOf(state.fileOrder) + 1) % FILE_ORDERS.length;
       return { ...state, fileOrder: FILE_ORDERS[next] };
     }
-    const found = session.files();
+    const found = session.files(state.trace);
     if (found.state !== 'done') return state;
     const shown = shownFiles(context, found.value);
     if (key === 'enter' && shown.length > 0) {
       const { name } = shown[selectedOf(state, shown.length)];
       const filters = { ...state.filters, timeline: name };
       const timeline = { ...state.timeline, viewport: WHOLE, former: [] };
-      return { ...goTo({ ...state, trace: 0 }, 'timeline'), filters, timeline };
+      return { ...goTo(state, 'timeline'), filters, timeline };
     }
     return moveSelected(state, key, shown.length, context.rows - 4);
   },
@@ -49,7 +50,7 @@ const COLUMNS: readonly Column[] = [
 
 function drawFiles(context: ViewContext): Line[] {
   const { session, state, columns, rows } = context;
-  const found = session.files();
+  const found = session.files(state.trace);
   if (found.state !== 'done') return laterNotice(found, columns);
   const { fileSystem, files: all } = found.value;
   const shown = shownFiles(context, found.value);

@@ -172,7 +172,7 @@ function drawDevice(context: ViewContext, id: string, isReport: boolean): Line[]
     heading,
     counters,
     ...plotLines(scene, scene.whole, plotCells(columns, rows - AROUND), { cursor: null, style }),
-    legendLine(scene.palette, scene.accesses.codes, style),
+    legendLine(scene.palette, scene.accesses.codes, style, columns),
   ];
 }
 

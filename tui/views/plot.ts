@@ -1,4 +1,5 @@
 import { fillGrid, type Window } from '../model/grid.ts';
+import { KINDS } from '../model/kinds.ts';
 import type { Palette } from '../model/palette.ts';
 import type { Scene } from '../model/scene.ts';
 import { timeTicks } from '../model/time-axis.ts';
@@ -6,7 +7,7 @@ import { addressAt, type Cells, type Cursor } from '../model/viewport.ts';
 import { gridLines, withCursor, type CellStyle } from '../paint/cells.ts';
 import { line, span, type Line, type Span } from '../paint/line.ts';
 import { cellWidth, padStart } from '../paint/text.ts';
-import { bytes } from '../paint/units.ts';
+import { bytes, count } from '../paint/units.ts';
 
 /** Cells beside the plot: names of places, and its edge. */
 const SIDE = 10;
@@ -40,13 +41,33 @@ export function plotLines(
   return [...body, ...timeLines(window, columns)];
 }
 
-/** What the colours or symbols that occur mean, in one line. */
-export function legendLine(palette: Palette, codes: Uint8Array, style: CellStyle): Line {
-  const occurring = new Set(codes);
+/**
+ * What the colours or symbols that occur mean, in one line of so many cells; of kinds also how many
+ * accesses there are.
+ */
+export function legendLine(
+  palette: Palette,
+  codes: Uint8Array,
+  style: CellStyle,
+  room: number,
+): Line {
+  const counts = new Float64Array(palette.length + 1);
+  for (const code of codes) counts[code] += 1;
+  const entries = palette.flatMap(({ symbol, colour, short }, index): [Span, Span][] => {
+    if (counts[index + 1] === 0) return [];
+    const text = palette === KINDS ? `${short} ${count(counts[index + 1])}` : short;
+    const mark = style === 'blocks' ? '■' : symbol;
+    return [[span(mark, `sgr:38;5;${colour}`), span(` ${text}   `)]];
+  });
   const spans: Span[] = [span(' ')];
-  for (const [index, { symbol, colour, short }] of palette.entries()) {
-    if (!occurring.has(index + 1)) continue;
-    spans.push(span(style === 'blocks' ? '■' : symbol, `sgr:38;5;${colour}`), span(` ${short}   `));
+  let left = room - 1;
+  for (const [index, [mark, text]] of entries.entries()) {
+    left -= 1 + text.text.length;
+    const others = `and ${entries.length - index} more`;
+    if (left < (index + 1 === entries.length ? -3 : others.length)) {
+      return [...spans, span(others, 'dim')];
+    }
+    spans.push(mark, text);
   }
   return spans;
 }

@@ -1,6 +1,7 @@
 import { VIEW_IDS } from '../model/state.ts';
 import {
   ansi,
+  beside,
   clipLine,
   fitLine,
   line,
@@ -10,14 +11,16 @@ import {
   type Span,
 } from '../paint/line.ts';
 import { pad, plain } from '../paint/text.ts';
+import { wrapped } from './notice.ts';
 import { VIEWS, viewOf } from './views.ts';
 import type { ViewContext } from './view.ts';
 
 /** Rows beside the view: tabs above, keys below. */
 const AROUND = 2;
 
-/** Bars and shades: nothing to be read aloud. */
+/** Bars and shades: nothing to be read aloud; and spans that are nothing else. */
 const DRAWN = /[\u2580-\u259f]+ ?|·{2,}/g;
+const ALL_DRAWN = /^[\u2580-\u259f ]{4,}$/;
 
 /** A context with the whole screen, as one with what a view has of it. */
 export function bodyOf(context: ViewContext): ViewContext {
@@ -44,7 +47,11 @@ export function screenRows(context: ViewContext, isTyping = false): string[] {
 export function reportRows(context: ViewContext): string[] {
   const view = viewOf(context.state.view);
   const lines = context.state.isHelp ? helpLines(context) : view.report(bodyOf(context));
-  return [view.title, ...lines.map((one) => textOf(one).replaceAll(DRAWN, '').trimEnd())];
+  const spoken = (one: Line): string =>
+    textOf(one.filter(({ text }) => !ALL_DRAWN.test(text)))
+      .replaceAll(DRAWN, '')
+      .trimEnd();
+  return [view.title, ...lines.map(spoken)];
 }
 
 function tabs({ state, columns }: ViewContext): Line {
@@ -57,7 +64,7 @@ function tabs({ state, columns }: ViewContext): Line {
 /** As many keys as there is room for; the filter, if there is one. */
 function footer({ state, columns }: ViewContext): Line {
   const filter = state.filters[state.view] ?? '';
-  const shown = filter === '' ? '' : ` /${plain(filter)} `;
+  const shown = filter === '' ? '' : ` filter: ${plain(filter)} `;
   const last = ' ? help  q quit ';
   const spans: Span[] = shown === '' ? [] : [span(shown, 'barStrong')];
   let left = columns - shown.length - last.length;
@@ -73,28 +80,35 @@ function footer({ state, columns }: ViewContext): Line {
 }
 
 const COMMON: readonly (readonly [string, string])[] = [
-  [`1 - ${VIEW_IDS.length}`, 'a view; Tab and Shift+Tab: the next and the one before'],
+  [`1 - ${VIEW_IDS.length}`, 'a view'],
+  ['tab', 'the next view; shift: back'],
   ['hjkl g G', 'as arrows, Home and End'],
-  ['/', 'filter what is shown; Enter keeps it, Esc clears it'],
+  ['/', 'filter; esc clears it'],
   ['esc', 'back'],
   ['?', 'this help'],
   ['q', 'quit'],
 ];
+/** The help has two columns where each has so many cells. */
+const HELP_COLUMN = 40;
 
-function helpLines({ state }: ViewContext): Line[] {
+function helpLines({ state, columns }: ViewContext): Line[] {
   const view = viewOf(state.view);
   const row = ([key, what]: readonly [string, string]): Line => [
-    span(`  ${pad(key, 12)}`, 'accent'),
+    span(`  ${pad(key, 10)} `, 'accent'),
     span(what),
   ];
+  const own = [line(` ${view.title}`, 'strong'), ...view.keys.map(row)];
+  const common = [line(' Everywhere', 'strong'), ...COMMON.map(row)];
+  const isBeside = columns >= 2 * HELP_COLUMN;
+  const left = isBeside ? own : [...own, line(''), ...common];
+  const keys = left.map((one, index) => {
+    return isBeside ? beside(one, HELP_COLUMN + 2, common[index] ?? line('')) : one;
+  });
+  const notes = (view.notes ?? []).flatMap((note) => wrapped(note, columns));
   return [
+    ...keys,
     line(''),
-    line(` ${view.title}`, 'strong'),
-    ...view.keys.map(row),
-    line(''),
-    line(' Everywhere', 'strong'),
-    ...COMMON.map(row),
-    line(''),
+    ...notes.map((note) => line(` ${note}`)),
     line(' Any key goes back.', 'dim'),
   ];
 }

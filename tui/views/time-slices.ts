@@ -1,7 +1,7 @@
 import { SECTOR_BYTES } from '../../src/base/limits.ts';
 import type { Scene } from '../model/scene.ts';
 import { line, type Line } from '../paint/line.ts';
-import { bytes, count, duration } from '../paint/units.ts';
+import { bytes, counted, duration } from '../paint/units.ts';
 
 const SLICES = 20;
 
@@ -23,7 +23,7 @@ export function sliceLines({ accesses, palette, whole }: Scene): Line[] {
       .sort((a, b) => b[1] - a[1])
       .map(([code, size]) => `${bytes(size)} ${palette[code - 1].short}`);
     const what =
-      parts.length === 0 ? 'nothing' : `${count(records[index])} records: ${parts.join('; ')}`;
+      parts.length === 0 ? 'nothing' : `${counted(records[index], 'record')}: ${parts.join('; ')}`;
     return line(` ${from} to ${to}: ${what}`);
   });
 }

@@ -1,5 +1,4 @@
-import { SECTOR_BYTES } from '../../src/base/limits.ts';
-import { shortDigest } from '../model/opened-trace.ts';
+import { slide, SLIDERS } from '../model/link.ts';
 import type { Colouring, Scene } from '../model/scene.ts';
 import { WHOLE, type AppState, type TimelineState } from '../model/state.ts';
 import { timelineScene } from '../model/timeline-data.ts';
@@ -13,37 +12,46 @@ import {
   type Cells,
 } from '../model/viewport.ts';
 import type { CellStyle } from '../paint/cells.ts';
-import { line, span, type Line, type Span } from '../paint/line.ts';
-import { plain } from '../paint/text.ts';
-import { bytes, count, duration } from '../paint/units.ts';
+import type { Line } from '../paint/line.ts';
 import { NO_TRACE, notice } from './notice.ts';
-import { legendLine, plotCells, plotLines } from './plot.ts';
+import { plotCells, plotLines } from './plot.ts';
 import { sliceLines } from './time-slices.ts';
+import { cursorLines, headingLine, keyLine, outcomeLines } from './timeline-text.ts';
 import type { View, ViewContext } from './view.ts';
 
 /** Lines beside the plot: a heading, the legend, and two about what is under the cursor. */
 const AROUND = 4;
+/** Lines of the screen on which the cursor moves where nothing is drawn. */
+const UNSEEN_LINES = 20;
 const ZOOM = 0.5;
 /** What Enter goes closer by. */
 const DEEPER = 0.25;
-/** In cells: an access that is farther from the cursor is not under it. */
-const UNDER = 1;
+
+const [BANDWIDTH, ROUND_TRIP] = SLIDERS;
 
 export const timeline: View = {
   id: 'timeline',
   title: 'Timeline',
   keys: [
     ['← ↓ ↑ →', 'cursor'],
+    ['c', 'colours'],
     ['+ -', 'zoom time'],
     ['< >', 'zoom disk'],
-    ['enter esc', 'closer, back'],
-    ['o', 'by address, by layer'],
-    ['c', 'colour by layer, wait, other trace'],
     ['n p', 'next, previous record'],
-    ['s', 'symbols'],
+    ['enter esc', 'closer, back'],
     ['0', 'all'],
-    ['/', 'filter'],
+    ['o', 'by address, by layer'],
+    ['b B r R', 'link: bandwidth, round trip'],
+    ['s', 'symbols'],
+    ['H L', 'half a screen left, right'],
+    ['/', 'filter: layer 3, digest, path'],
     ['t', 'next trace'],
+  ],
+  notes: [
+    'c: colours and symbols tell the layer; what a record meets with in a simulated replay, on the ' +
+      'link of Simulate; whether the recorded run waited for it; what a replay of the other trace brings.',
+    'prefetched: there in time. late: still under way, the run waits. demand: not fetched ahead, ' +
+      'the run waits. cached: came with earlier reads. unused: nobody reads it.',
   ],
   draw: (context) => drawTimeline(context),
   report: (context) => reportTimeline(context),
@@ -63,71 +71,24 @@ function drawTimeline(context: ViewContext): Line[] {
   return [
     heading,
     ...plotLines(scene, windowOf(viewport, scene), cells, { cursor, style }),
-    legendLine(scene.palette, scene.accesses.codes, style),
-    ...underCursor(context, scene, cells),
+    keyLine(context, scene, style),
+    ...cursorLines(context, scene, nearestAccess(viewport, scene, cells)),
   ];
 }
 
-function headingLine({ session, state }: ViewContext, scene: Scene): Line {
-  const { order, viewport, colouring } = state.timeline;
-  const window = windowOf(viewport, scene);
-  const part = window.timeTo - window.timeFrom;
-  const closer = Math.max(
-    scene.whole.timeTo / part,
-    scene.whole.diskTo / (window.diskTo - window.diskFrom),
-  );
-  const filter = state.filters.timeline ?? '';
-  const spans: Span[] = [
-    span(` ${session.traces[state.trace].name}`, 'strong'),
-    span(
-      `  ${count(scene.accesses.count)} records by ${order === 'lba' ? 'address' : 'layer'}`,
-      'dim',
-    ),
-  ];
-  if (colouring === 'waits') spans.push(span(', what the run waited for', 'dim'));
-  if (colouring === 'against' && session.traces.length > 1) {
-    const other = session.traces[state.trace === 0 ? 1 : 0];
-    spans.push(span(`, as a replay of ${other.name}`, 'dim'));
-  }
-  if (filter !== '') spans.push(span(`, only "${plain(filter)}"`, 'warning'));
-  if (closer > 1.01)
-    spans.push(span(`   ${closer.toFixed(closer < 10 ? 1 : 0)} x closer`, 'accent'));
-  return spans;
-}
-
-function underCursor({ session, state }: ViewContext, scene: Scene, cells: Cells): Line[] {
+function reportTimeline(context: ViewContext): Line[] {
+  const { session, state, columns } = context;
+  const scene = timelineScene(session, state);
+  if (scene === null) return notice(NO_TRACE, columns);
+  const heading = headingLine(context, scene);
+  if (scene.accesses.count === 0) return [heading, ...notice('No record to show.', columns)];
+  const cells = plotCells(columns, UNSEEN_LINES);
   const nearest = nearestAccess(state.timeline.viewport, scene, cells);
-  if (nearest === null) return [line(' Nothing was read here.', 'dim'), line('')];
-  const { accesses, palette } = scene;
-  const { access, distance } = nearest;
-  const isUnder = distance <= UNDER;
-  const { image } = session.traces[state.trace].trace;
-  const layer = accesses.layer[access];
-  const files = session.files();
-  const names =
-    files.state === 'done' && state.trace === 0
-      ? files.value.namesAt(accesses.lba[access], accesses.sectors[access])
-      : [];
-  const filter = state.filters.timeline ?? '';
-  const name = names.find((one) => filter !== '' && one.includes(filter)) ?? names[0] ?? '';
-  const others = names.length > 1 ? ` and ${names.length - 1} more` : '';
-  const what =
-    state.timeline.colouring === 'layers' ? '' : `, ${palette[accesses.codes[access] - 1].short}`;
   return [
-    [
-      span(isUnder ? ' ● ' : ' ○ ', isUnder ? 'accent' : 'dim'),
-      span(`LBA ${count(accesses.lba[access])}`, 'strong'),
-      span(` + ${count(accesses.sectors[access])} sectors`),
-      span(` (${bytes(accesses.sectors[access] * SECTOR_BYTES)})`),
-      span(` at ${duration(accesses.timeUs[access] / 1000)}${what}`),
-      span(isUnder ? '' : `   ${distance.toFixed(0)} cells away`, 'dim'),
-    ],
-    [
-      span(`   record ${count(access + 1)}, layer ${layer} `, 'dim'),
-      span(shortDigest(image.layers[layer].digest), 'dim'),
-      span(name === '' ? '' : `  ${plain(name)}`, 'accent'),
-      span(others, 'dim'),
-    ],
+    heading,
+    ...sliceLines(scene),
+    ...cursorLines(context, scene, nearest, true),
+    ...outcomeLines(context),
   ];
 }
 
@@ -143,6 +104,12 @@ function onKey(context: ViewContext, key: string): AppState {
   }
   if (key === 'c') {
     return withTimeline({ colouring: nextColouring(now.colouring, session.traces.length) });
+  }
+  const isFaster = key === 'b' || key === 'r';
+  if (isFaster || key === 'B' || key === 'R') {
+    const slider = key.toLowerCase() === 'b' ? BANDWIDTH : ROUND_TRIP;
+    const link = slide(state.link, slider, isFaster ? 1 : -1);
+    return { ...withTimeline({ colouring: 'replay' }), link };
   }
   if (key === 's') return withTimeline({ isSymbols: !now.isSymbols });
   if (key === '0') return withTimeline({ viewport: WHOLE, former: [] });
@@ -196,17 +163,15 @@ function moved(
 }
 
 function nextColouring(now: Colouring, traces: number): Colouring {
-  const all: readonly Colouring[] =
-    traces > 1 ? ['layers', 'waits', 'against'] : ['layers', 'waits'];
+  const all: readonly Colouring[] = [
+    'layers',
+    'replay',
+    'waits',
+    ...(traces > 1 ? (['against'] as const) : []),
+  ];
   return all[(all.indexOf(now) + 1) % all.length];
 }
 
 function styleOf({ state, isColourless }: ViewContext): CellStyle {
   return isColourless || state.timeline.isSymbols ? 'symbols' : 'blocks';
-}
-
-function reportTimeline(context: ViewContext): Line[] {
-  const scene = timelineScene(context.session, context.state);
-  if (scene === null) return notice(NO_TRACE, context.columns);
-  return [headingLine(context, scene), ...sliceLines(scene)];
 }

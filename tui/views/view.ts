@@ -21,6 +21,8 @@ export interface View {
   readonly title: string;
   /** Keys and what they do, the most useful first. */
   readonly keys: readonly (readonly [key: string, what: string])[];
+  /** What the help tells beside them, in paragraphs. */
+  readonly notes?: readonly string[];
   /** At most `rows` lines of at most `columns` cells; what is more is cut. */
   draw(context: ViewContext): Line[];
   onKey(context: ViewContext, key: string): AppState;

@@ -6,6 +6,7 @@ import { EventLine, EventQueue } from './event-queue.ts';
 import { FifoLanes } from './fifo-lanes.ts';
 import { Guest } from './guest.ts';
 import { Network } from './network.ts';
+import type { OutcomeLog } from './outcomes.ts';
 import { planOrder } from './plan-order.ts';
 import { PrefetchLane } from './prefetch-lane.ts';
 import type {
@@ -30,6 +31,8 @@ export interface ColdStartOptions {
   readonly think: number;
   readonly warmMs: number;
   readonly setupMs: number;
+  /** Filled with what the guest's accesses meet with. */
+  readonly log?: OutcomeLog;
 }
 
 /** What one simulated start comes to by itself. */
@@ -102,7 +105,7 @@ export class ColdStart {
         })
       : null;
     this.#guest = new Guest({
-      ...{ events, states, think, warmMs },
+      ...{ events, states, think, warmMs, log: options.log ?? null },
       demand: (firstUnit, endUnit) => this.#fetch(firstUnit, endUnit),
       onAheadUsed: (unit) => {
         this.#demand.onAheadUsed(workload.blob[unit], workload.length[unit]);

@@ -1,11 +1,19 @@
 import type { GridRow } from './grid.ts';
+import { OUTCOMES, type Outcome } from './outcomes.ts';
 import type { SimulatedLink, SimulationPoint, SimulationResult } from './types.ts';
 
 /** Lines of a report's curve. */
 const CURVE_LINES = 12;
 
-/** One simulated start as lines for people, beside the one that reads the plan's hot blob. */
-export function formatSimulation(result: SimulationResult, packed: SimulationResult): string {
+/**
+ * One simulated start as lines for people, beside the one that reads the plan's hot blob. `records`: how
+ * many of the trace's met with what.
+ */
+export function formatSimulation(
+  result: SimulationResult,
+  packed: SimulationResult,
+  records: Readonly<Record<Outcome, number>>,
+): string {
   const { requests, curve } = result;
   const row = (name: string, text: string): string => `${name.padEnd(11)}${text}\n`;
   const closed = result.gapClosure === null ? '' : `, gap closed ${percent(result.gapClosure)}`;
@@ -23,6 +31,7 @@ export function formatSimulation(result: SimulationResult, packed: SimulationRes
     row('timeliness', percent(result.timeliness)) +
     row('touched', `${mib(result.touchedBytes)}, fetched ${mib(result.fetchedBytes)}`) +
     row('requests', `${requests.prefetch} prefetch, ${requests.demand} demand`) +
+    row('records', OUTCOMES.map((outcome) => `${records[outcome]} ${outcome}`).join(', ')) +
     row('waits', `${result.stalls}, ${ms(result.stalledMs)}; layers open at ${ms(result.openMs)}`) +
     `\n${table(thinned(curve).map(curveRow))}`
   );

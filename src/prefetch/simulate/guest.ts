@@ -1,4 +1,5 @@
 import { EventLine, type EventQueue } from './event-queue.ts';
+import type { OutcomeLog } from './outcomes.ts';
 import type { UnitStates } from './unit-states.ts';
 import type { Accesses, Workload } from './workload.ts';
 
@@ -16,6 +17,8 @@ export interface GuestOptions {
   /** Something changed: a curve may want a point. */
   readonly onStep: () => void;
   readonly onEnd: () => void;
+  /** Told what each access meets with, if somebody wants to know. */
+  readonly log: OutcomeLog | null;
 }
 
 /** Bytes first touched, by where they were found, as in docs/metrics.md. */
@@ -82,7 +85,10 @@ export class Guest {
     if (unit < firstUnit[this.#next] || unit >= endUnit[this.#next]) return;
     this.#missing -= 1;
     if (this.#missing > 0) return;
-    this.stalledMs += this.#options.events.nowMs - this.#stallStartMs;
+    const { events, log } = this.#options;
+    const stallMs = events.nowMs - this.#stallStartMs;
+    this.stalledMs += stallMs;
+    log?.waited(stallMs);
     this.#next += 1;
     this.#plan();
   }
@@ -117,9 +123,10 @@ export class Guest {
 
   /** Whether all of an access is there; if not, it is sent for. */
   #access(): boolean {
-    const { states, demand, onStep } = this.#options;
+    const { states, demand, onStep, log } = this.#options;
     const firstUnit = this.#accesses.firstUnit[this.#next];
     const endUnit = this.#accesses.endUnit[this.#next];
+    log?.add(states, firstUnit, endUnit);
     let missing = 0;
     for (let unit = firstUnit; unit < endUnit; unit += 1) {
       this.#touch(unit);

@@ -2,6 +2,7 @@ import { GRANULE_BYTES, registryLimits } from '../../base/limits.ts';
 import type { Trace } from '../../trace/trace.ts';
 import { coldStartBoundMs } from '../bound.ts';
 import { ColdStart, type ColdStartOutcome } from './cold-start.ts';
+import type { OutcomeLog } from './outcomes.ts';
 import { PreparedSimulation } from './prepared.ts';
 import type { SimulationOptions, SimulationPolicy, SimulationResult } from './types.ts';
 import { UNIT_BYTES_MAX, type Workload } from './workload.ts';
@@ -37,15 +38,16 @@ export function prepareSimulation(trace: Trace): PreparedSimulation {
   return new PreparedSimulation(trace);
 }
 
-/** As `simulateColdStart`, with the same result. */
+/** As `simulateColdStart`, with the same result. What the accesses meet with is added to an empty `log`. */
 export function simulate(
   prepared: PreparedSimulation,
   options: SimulationOptions,
+  log?: OutcomeLog,
 ): SimulationResult {
   const { link, policy = 'first-access' } = options;
   const facts = startFacts(prepared, policy, options);
   const { unitBytesMax, think, warmMs, setupMs, readAhead } = facts;
-  const outcome = runStart(policy, facts, options);
+  const outcome = runStart(policy, facts, options, log);
   const { bytesPerSecond, roundTripMs, segmentBytes = 0 } = link;
   const lazyMs = prepared.lazyMs(
     [bytesPerSecond, roundTripMs, segmentBytes, unitBytesMax, think, warmMs, setupMs, readAhead],
@@ -84,6 +86,7 @@ function runStart(
   policy: SimulationPolicy,
   { workload, think, warmMs, setupMs, readAhead }: StartFacts,
   { link, concurrency, rangeBytes, rangesPerRequest }: SimulationOptions,
+  log?: OutcomeLog,
 ): ColdStartOutcome {
   const isLazy = policy === 'none';
   return new ColdStart({
@@ -92,6 +95,7 @@ function runStart(
     rangeBytes: isLazy ? null : (rangeBytes ?? null),
     rangesPerRequest: rangesPerRequest ?? registryLimits.requestRangesMax,
     refillBytes: rangeBytes ?? REFILL_BYTES,
+    ...(log === undefined ? {} : { log }),
   }).run();
 }
 
