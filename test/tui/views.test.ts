@@ -236,10 +236,10 @@ test('two traces are compared; without a second, or an image, it is said what to
   const store = fullStore();
   store.press('6', LARGE);
   const rows = screen(store, LARGE).join('\n');
-  assert.match(rows, /similarity +[█▏▎▍▌▋▊▉ ]+ [\d.]+ %/);
+  assert.match(rows, /similarity +[\d.]+ %: .* of the bytes in common, order/);
   assert.match(rows, /2 files, by changed\n +KEPT +MOVED +LOST +NEW +FILE/);
   store.press('f', LARGE);
-  assert.match(screen(store, LARGE).join('\n'), /By layer\n +KEPT[^]* all +\n[^]* layer 3 /);
+  assert.match(screen(store, LARGE).join('\n'), /By layer\n +KEPT[^]* all +\n[^]* layer 3 *$/m);
   store.press('down', LARGE);
   store.press('enter', LARGE);
   const { digest } = store.session.traces[0].trace.image.layers[0];
@@ -282,7 +282,7 @@ test('two traces are compared by file, and a file by its parts', () => {
   assert.match(screen(store)[1], /as a replay of a\.trace, only "\/lib\/large\.so"/);
   store.press('6', SMALL);
   store.press('escape', SMALL);
-  assert.match(screen(store).join('\n'), /by lost[^]*\/large "?/);
+  assert.match(screen(store).join('\n'), /1 file, by lost/);
   store.press('escape', SMALL);
   assert.match(screen(store).join('\n'), /2 files, by lost/);
 });

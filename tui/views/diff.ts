@@ -116,13 +116,14 @@ function columnsOf(isByFile: boolean): readonly Column[] {
 function summaryLines({ session }: ViewContext, found: TraceDiff): Line[] {
   const { similarity, sectorShare, orderCorrelation } = found;
   const [first, second] = session.traces;
+  const order = found.kept.bytes === 0 ? '' : `, order ${orderCorrelation.toFixed(2)}`;
   return [
     fact('first', span(first.name, 'strong')),
     fact('second', span(second.name, 'strong')),
     fact(
       'similarity',
-      span(bar(similarity, 20), 'accent'),
-      ` ${percent(similarity)}: ${percent(sectorShare)} in common, order ${orderCorrelation.toFixed(2)}`,
+      `${percent(similarity)}: ${percent(sectorShare)} of the bytes in common${order}`,
+      span(`  ${bar(similarity, 20)}`, 'accent'),
     ),
     line(''),
   ];
@@ -156,16 +157,20 @@ function cellsOf({ bytes: of, name }: DiffRow): string[] {
 }
 
 /** All, then the layers. */
-function layerRows({ state }: ViewContext, found: TraceDiff): DiffRow[] {
+function layerRows({ session, state }: ViewContext, found: TraceDiff): DiffRow[] {
   const bytesOf = ({ kept, moved, lost, new: added }: Pick<TraceDiff, keyof Kinds<0>>) => ({
     ...{ kept: kept.bytes, moved: moved.bytes, lost: lost.bytes, new: added.bytes },
   });
   const rows: DiffRow[] = [
     { bytes: bytesOf(found), name: 'all', filter: '' },
-    ...found.layers.map((layer, index) => {
-      const where = !layer.inSecond ? ' (first only)' : layer.inFirst ? '' : ' (second only)';
+    ...found.layers.map((layer) => {
       const filter = shortDigest(layer.digest);
-      return { bytes: bytesOf(layer), name: `layer ${index} ${filter}${where}`, filter };
+      const [first, second] = session.traces.map(({ trace }) =>
+        trace.image.layers.findIndex(({ digest }) => digest === layer.digest),
+      );
+      const place = layer.inFirst ? first : second;
+      const where = !layer.inSecond ? ' of the first' : layer.inFirst ? '' : ' of the second';
+      return { bytes: bytesOf(layer), name: `${filter} layer ${place}${where}`, filter };
     }),
   ];
   const wanted = filterOf({ ...state, view: 'diff' });

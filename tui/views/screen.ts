@@ -81,7 +81,7 @@ function footer({ state, columns }: ViewContext): Line {
 
 const COMMON: readonly (readonly [string, string])[] = [
   [`1 - ${VIEW_IDS.length}`, 'a view'],
-  ['tab', 'the next view; shift: back'],
+  ['tab', 'next view (shift: back)'],
   ['hjkl g G', 'as arrows, Home and End'],
   ['/', 'filter; esc clears it'],
   ['esc', 'back'],

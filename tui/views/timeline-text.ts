@@ -63,7 +63,9 @@ export function keyLine({ session, state, columns }: ViewContext, scene: Scene, 
     return [...legend(columns - working.text.length), working];
   }
   if (found.state !== 'done') return line(` Not simulated: ${found.why}`, 'warning');
-  const waited = span(`waits ${duration(totalWaitMs(found.value))} in all`, 'strong');
+  const waitMs = totalWaitMs(found.value);
+  const text = waitMs === 0 ? 'waits for nothing' : `waits ${duration(waitMs)} in all`;
+  const waited = span(text, 'strong');
   return [...legend(columns - waited.text.length), waited];
 }
 
@@ -138,7 +140,7 @@ function metWith({ session, state }: ViewContext, scene: Scene, access: number):
 /** What a record meets with in a simulated replay, in words. */
 function outcomeName({ codes, waitMs, together }: RecordOutcomes, record: number): string {
   const outcome = OUTCOMES[codes[record]];
-  if (outcome === 'cached') return 'cached, came with an earlier record';
+  if (outcome === 'cached') return 'cached, was there already';
   if (outcome === 'prefetched') return 'prefetched in time';
   if (outcome === 'unused') return 'unused, behind the end of the start';
   if (waitMs[record] === 0) return `${outcome}, with the record before it`;
