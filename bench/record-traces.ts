@@ -78,7 +78,10 @@ async function writePages(
 ): Promise<void> {
   const { name, title } = workload;
   const base = join(values.output, name);
-  await writePicture(`${base}.trace`, `${base}.svg`, 'svg', 'layers');
+  await writePicture(`${base}.trace`, `${base}.svg`, 'svg', {
+    order: 'layers',
+    simulate: () => null,
+  });
   writeFileSync(`${base}.md`, page(workload, run, formatSummary(summariseTrace(trace, fileBytes))));
   process.stdout.write(`${name}: ${trace.records.count} records, ${fileBytes} bytes. ${title}\n`);
 }

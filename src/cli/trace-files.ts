@@ -1,5 +1,6 @@
 import { Option, type Command } from 'commander';
 import { stackDisk } from '../daemon/stack-disk.ts';
+import { simulatedRecords } from '../prefetch/simulate/outcomes.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { mapAccessedFiles } from '../trace/file-map.ts';
 import {
@@ -12,9 +13,10 @@ import {
 import { readTraceFile } from '../trace/store.ts';
 import { wholeNumber } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
+import { addLinkOptions, simulatedStart, type LinkFlags } from './simulated-link.ts';
 import { withImage } from './trace-image.ts';
 
-interface FilesFlags extends RuntimeFlags {
+interface FilesFlags extends RuntimeFlags, LinkFlags {
   sort: FileOrder;
   limit: number;
   json?: boolean;
@@ -37,14 +39,21 @@ export function registerFiles(trace: Command): void {
       LIMIT_DEFAULT,
     )
     .option('--json', 'as JSON');
-  addRuntimeOptions(command).action(printFiles);
+  addRuntimeOptions(addLinkOptions(command)).action(printFiles);
 }
 
-async function printFiles(file: string, image: string, flags: FilesFlags): Promise<void> {
+async function printFiles(
+  file: string,
+  image: string,
+  flags: FilesFlags,
+  command: Command,
+): Promise<void> {
   const trace = decodeTrace(await readTraceFile(file), file);
+  const start = simulatedStart(trace, flags, command);
+  const met = start === null ? null : simulatedRecords(start.outcomes);
   const report = await withImage(flags, image, trace.workload, async (target, signal) => {
     const disk = stackDisk(target.stack, image);
-    return reportFiles(trace, await mapAccessedFiles(disk, trace.records, signal), target);
+    return reportFiles(trace, await mapAccessedFiles(disk, trace.records, signal), target, met);
   });
   const files = sortFiles(report.files, flags.sort).slice(0, flags.limit);
   const text =

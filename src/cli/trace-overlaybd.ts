@@ -15,6 +15,7 @@ import { encodeOverlaybdTrace } from '../trace/overlaybd/format.ts';
 import { readTraceFile } from '../trace/store.ts';
 import { describeWorkload } from '../trace/trace.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
+import { addLinkOptions, simulatedStart, type LinkFlags } from './simulated-link.ts';
 import { complain } from './terminal.ts';
 import { tellTruncated } from './truncated-plan.ts';
 import { withImage, withRuntime } from './trace-image.ts';
@@ -31,7 +32,7 @@ interface ImportFlags extends ConvertFlags, WorkloadFlags {
   paths?: boolean;
 }
 
-interface ExportFlags extends Omit<ConvertFlags, 'image'> {
+interface ExportFlags extends Omit<ConvertFlags, 'image'>, LinkFlags {
   image?: string;
   svg?: boolean;
   png?: boolean;
@@ -84,7 +85,7 @@ export function registerOverlaybd(trace: Command): void {
     .option('--image <image>', IMAGE)
     .requiredOption('-o, --output <file>', 'the file to write')
     .option('--json', 'print what was written as JSON');
-  addRuntimeOptions(exporting).action(exportTrace);
+  addRuntimeOptions(addLinkOptions(exporting)).action(exportTrace);
   const packing = trace
     .command('pack-layer')
     .description("put a trace on top of an image, as overlaybd's acceleration layer")
@@ -123,10 +124,13 @@ async function importTrace(file: string, flags: ImportFlags): Promise<void> {
 
 async function exportTrace(file: string, flags: ExportFlags, command: Command): Promise<void> {
   if (flags.svg === true || flags.png === true || flags.csv === true) {
-    await exportPicture(file, flags);
+    await exportPicture(file, flags, command);
     return;
   }
   const { image } = flags;
+  if (flags.bandwidth !== undefined || flags.rtt !== undefined) {
+    command.error('error: a simulated start is told by --svg, --png and --csv alone');
+  }
   if (image === undefined) command.error("error: overlaybd's trace needs --image <image>");
   const source = decodeTrace(await readTraceFile(file), file);
   const exported = await withImage(flags, image, source.workload, async (target) =>
@@ -140,10 +144,13 @@ async function exportTrace(file: string, flags: ExportFlags, command: Command): 
 }
 
 /** For documents and other programs. */
-async function exportPicture(file: string, flags: ExportFlags): Promise<void> {
+async function exportPicture(file: string, flags: ExportFlags, command: Command): Promise<void> {
   const { writePicture } = await import('../../tui/pictures/write-picture.ts');
   const format = flags.svg === true ? 'svg' : flags.png === true ? 'png' : 'csv';
-  const facts = await writePicture(file, flags.output, format, flags.axis);
+  const facts = await writePicture(file, flags.output, format, {
+    order: flags.axis,
+    simulate: (trace) => simulatedStart(trace, flags, command),
+  });
   const text = `${flags.output}: ${facts.records} records, ${facts.bytes} bytes`;
   print(flags.json === true ? JSON.stringify(facts) : text);
 }

@@ -1,14 +1,10 @@
-import { Option, type Command } from 'commander';
+import type { Command } from 'commander';
 import { simulateLimits } from '../base/limits.ts';
 import { formatGrid, formatSimulation } from '../prefetch/simulate/format.ts';
 import { gridLinks, simulateGridRow, type GridRow } from '../prefetch/simulate/grid.ts';
 import { countOutcomes, OutcomeLog, recordOutcomes } from '../prefetch/simulate/outcomes.ts';
 import { prepareSimulation, simulate } from '../prefetch/simulate/simulate.ts';
-import {
-  SIMULATION_POLICIES,
-  type SimulationOptions,
-  type SimulationPolicy,
-} from '../prefetch/simulate/types.ts';
+import type { SimulationOptions, SimulationPolicy } from '../prefetch/simulate/types.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { readTraceFile } from '../trace/store.ts';
 import {
@@ -19,6 +15,8 @@ import {
   positiveNumber,
   wholeNumber,
 } from './arguments.ts';
+import { policyOption } from './simulated-link.ts';
+import { tellTruncated } from './truncated-plan.ts';
 
 interface SimulateFlags {
   bandwidth?: number[];
@@ -47,11 +45,7 @@ export function registerSimulate(trace: Command): void {
       collect(bandwidth),
     )
     .option('--rtt <time>', 'round trip, such as 20ms; may be repeated', collect(milliseconds))
-    .addOption(
-      new Option('--policy <policy>', 'what is fetched ahead, and in which order')
-        .choices(SIMULATION_POLICIES)
-        .default('first-access'),
-    )
+    .addOption(policyOption())
     .option('--concurrency <n>', 'prefetch requests at once', wholeNumber(1, 1024))
     .option('--range-size <size>', 'the most that one prefetch request brings', granules)
     .option('--warm-ms <ms>', 'how long a start takes with everything local', positiveNumber)
@@ -84,7 +78,7 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
     const records = countOutcomes(recordOutcomes(trace, log));
     const packed = simulate(prepared, { ...optionsOf(links[0]), policy: 'packed' });
     const { predictedMs, requests } = packed;
-const facts = { ...result, truncated, packed: { predictedMs, requests }, records };
+    const facts = { ...result, truncated, packed: { predictedMs, requests }, records };
     const text = (): string => formatSimulation(result, packed, records);
     process.stdout.write(flags.json === true ? json(facts) : text());
     return;

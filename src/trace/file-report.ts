@@ -24,6 +24,24 @@ export interface FileUse {
   readonly waitUs: number;
   /** Where the bytes came from, by layer of the trace; layers without any are left out. */
   readonly layers: readonly { layer: number; bytes: number }[];
+  /** What it meets with in a simulated start; null where none was simulated. */
+  readonly simulated: SimulatedUse | null;
+}
+
+export interface SimulatedUse {
+  /** Of the disk: still being fetched when it is read. */
+  readonly lateBytes: number;
+  /** Of the disk: not fetched ahead. */
+  readonly demandBytes: number;
+  /** How long the start waits for it. */
+  readonly waitUs: number;
+}
+
+/** What a trace's records meet with in a simulated start, by the record's index. */
+export interface SimulatedRecords {
+  readonly isLate: (record: number) => boolean;
+  readonly isDemand: (record: number) => boolean;
+  readonly waitUs: (record: number) => number;
 }
 
 /** All uses of one kind. */
@@ -40,6 +58,8 @@ export interface FileReport {
   readonly bytes: number;
   readonly foreignBytes: number;
   readonly waitUs: number;
+  /** Of the simulated start; null where none was simulated. */
+  readonly simulatedWaitUs: number | null;
   readonly kinds: readonly KindUse[];
   /** In order of the first access. */
   readonly files: readonly FileUse[];
@@ -48,7 +68,12 @@ export interface FileReport {
 }
 
 /** Tells a trace's records by file. What the image serves from other layers is counted, not told. */
-export function reportFiles(trace: Trace, map: FileMap, target: TraceTarget): FileReport {
+export function reportFiles(
+  trace: Trace,
+  map: FileMap,
+  target: TraceTarget,
+  simulated: SimulatedRecords | null = null,
+): FileReport {
   const { records } = trace;
   const uses = new Map<number | PartKind, UseBuilder>();
   let bytes = 0;
@@ -69,6 +94,7 @@ export function reportFiles(trace: Trace, map: FileMap, target: TraceTarget): Fi
         uses.set(key, use);
         use.add(part, records.timeUs[i], records.layer[i]);
         use.waitUs += (waitUs * part.length) / recordBytes;
+        if (simulated !== null) use.meet(simulated, i, part.length, part.length / recordBytes);
       }
     }
   }
@@ -80,6 +106,7 @@ export function reportFiles(trace: Trace, map: FileMap, target: TraceTarget): Fi
     bytes,
     foreignBytes,
     waitUs: waitedUs(records),
+    simulatedWaitUs: simulated === null ? null : totalWaitUs(simulated, records.count),
     kinds: kindsOf(files),
     files,
     unmapped: map.unmapped.map(({ path, reason }) => ({ path: `/${path.toString()}`, reason })),
@@ -89,42 +116,60 @@ export function reportFiles(trace: Trace, map: FileMap, target: TraceTarget): Fi
 export const FILE_ORDERS = ['time', 'size', 'path', 'wait'] as const;
 export type FileOrder = (typeof FILE_ORDERS)[number];
 
-/** By first access, most bytes, name, or longest wait. */
+/** By first access, most bytes, name, or longest wait: the simulated one where there is one. */
 export function sortFiles(files: readonly FileUse[], order: FileOrder): FileUse[] {
   const compare: Record<FileOrder, (a: FileUse, b: FileUse) => number> = {
     time: (a, b) => a.firstUs - b.firstUs,
     size: (a, b) => b.bytes - a.bytes,
     path: (a, b) => Number(a.name > b.name) - Number(a.name < b.name),
-    wait: (a, b) => b.waitUs - a.waitUs,
+    wait: (a, b) => waitOf(b) - waitOf(a),
   };
   return [...files].sort(compare[order]);
 }
 
+function waitOf({ waitUs, simulated }: FileUse): number {
+  return simulated?.waitUs ?? waitUs;
+}
+
+function totalWaitUs({ waitUs }: SimulatedRecords, count: number): number {
+  let totalUs = 0;
+  for (let record = 0; record < count; record += 1) totalUs += waitUs(record);
+  return totalUs;
+}
+
 /** A report as lines for people. */
 export function formatFileReport(report: FileReport, files: readonly FileUse[]): string {
-  const { fileSystem, bytes, foreignBytes, waitUs, kinds } = report;
+  const { fileSystem, bytes, foreignBytes, waitUs, simulatedWaitUs, kinds } = report;
   const lines = [
     `${kib(bytes)} read of ${report.files.length} files and structures (${fileSystem}), ` +
       `${seconds(waitUs)} waited`,
   ];
+  if (simulatedWaitUs !== null) lines.push(`${seconds(simulatedWaitUs)} waited in the simulation`);
   if (foreignBytes > 0) lines.push(`${kib(foreignBytes)} of it is of other layers: not told below`);
   for (const { kind, count, bytes: kindBytes, waitUs: kindWaitUs } of kinds) {
     const facts = `${kib(kindBytes)} ${seconds(kindWaitUs)}`;
     lines.push(`${kind.padEnd(12)} ${String(count).padStart(7)} ${facts}`);
   }
-  lines.push('', '     first        read  share    waited  layers  file');
+  const columns = simulatedWaitUs === null ? '' : '       late      demand simulated';
+  lines.push('', `     first        read  share    waited${columns}  layers  file`);
   for (const file of files) {
     const share = file.share === null ? '-' : `${Math.round(file.share * 100)} %`;
     const layers = file.layers.map(({ layer }) => layer).join(',');
     lines.push(
-      `${seconds(file.firstUs)} ${kib(file.bytes)} ${share.padStart(6)} ${seconds(file.waitUs)}  ` +
-        `${layers.padEnd(6)}  ${printable(file.name)}`,
+      `${seconds(file.firstUs)} ${kib(file.bytes)} ${share.padStart(6)} ${seconds(file.waitUs)}` +
+        `${simulatedCells(file)}  ${layers.padEnd(6)}  ${printable(file.name)}`,
     );
   }
   const left = report.files.length - files.length;
   if (left > 0) lines.push(`and ${left} more`);
   for (const { path, reason } of report.unmapped) lines.push(printable(`${path}: ${reason}`));
   return `${lines.join('\n')}\n`;
+}
+
+function simulatedCells({ simulated }: FileUse): string {
+  if (simulated === null) return '';
+  const { lateBytes, demandBytes, waitUs } = simulated;
+  return `${kib(lateBytes)} ${kib(demandBytes)}${seconds(waitUs)}`;
 }
 
 /** Collects what was read of one file. */
@@ -136,6 +181,7 @@ class UseBuilder {
   #lastUs: number;
   #bytes = 0;
   #fileBytes = 0;
+  #simulated: { lateBytes: number; demandBytes: number; waitUs: number } | null = null;
 
   constructor(kind: PartKind, firstUs: number) {
     this.#kind = kind;
@@ -148,6 +194,14 @@ class UseBuilder {
     this.#fileBytes += part.fileLength;
     this.#bytesOfLayer.set(layer, (this.#bytesOfLayer.get(layer) ?? 0) + part.length);
     this.#lastUs = timeUs;
+  }
+
+  /** Of a record, so many bytes and such a share are the file's. */
+  meet(simulated: SimulatedRecords, record: number, bytes: number, share: number): void {
+    this.#simulated ??= { lateBytes: 0, demandBytes: 0, waitUs: 0 };
+    if (simulated.isLate(record)) this.#simulated.lateBytes += bytes;
+    if (simulated.isDemand(record)) this.#simulated.demandBytes += bytes;
+    this.#simulated.waitUs += simulated.waitUs(record) * share;
   }
 
   finish(node: number | null, map: FileMap): FileUse {
@@ -170,6 +224,7 @@ class UseBuilder {
       layers: [...this.#bytesOfLayer]
         .map(([layer, bytes]) => ({ layer, bytes }))
         .sort((a, b) => a.layer - b.layer),
+      simulated: this.#simulated,
     };
   }
 }

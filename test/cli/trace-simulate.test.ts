@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError } from 'commander';
 import { bandwidth, granules, milliseconds } from '../../src/cli/arguments.ts';
 import { registerSimulate } from '../../src/cli/trace-simulate.ts';
 import type { GridRow } from '../../src/prefetch/simulate/grid.ts';
+import type { Outcome } from '../../src/prefetch/simulate/outcomes.ts';
 import type { SimulationResult } from '../../src/prefetch/simulate/types.ts';
+import { decodeTrace } from '../../src/trace/decode.ts';
 import { cli, cliJson, cliOutput } from '../support/cli.ts';
 import { scratchOf } from '../support/scratch.ts';
 
@@ -55,10 +58,17 @@ test('a link is needed, and not too many', async () => {
 test('one link is a report, several are a table', async (t) => {
   const scratch = scratchOf(t);
   const link = ['trace', 'simulate', TRACE, '--bandwidth', '100mbit', '--rtt', '20ms'];
-  const result = await cliJson<SimulationResult>(scratch, link);
+  const result = await cliJson<SimulationResult & { records: Record<Outcome, number> }>(
+    scratch,
+    link,
+  );
   assert.deepEqual(result.link, { bytesPerSecond: 12.5e6, roundTripMs: 20 });
   assert.ok(result.boundMs <= result.predictedMs && result.predictedMs < result.lazyMs);
+  const { prefetched, late, cached, demand } = result.records;
+  const { count } = decodeTrace(readFileSync(TRACE)).records;
+  assert.equal(prefetched + late + cached + demand, count);
   const text = await cliOutput(scratch, [...link, '--policy', 'lba']);
+  assert.match(text, /^records +0 unused, \d+ cached, \d+ prefetched, \d+ late, \d+ demand$/m);
   assert.match(text, /^link +100 Mbit\/s, 20 ms\npolicy +lba\nstart +\d+ ms \(lazy/);
   const rows = await cliJson<GridRow[]>(scratch, [...link, '--rtt', '50ms']);
   assert.deepEqual(

@@ -223,3 +223,29 @@ test('a trace is told by file', { skip }, async (t) => {
   assert.ok(bySize.includes(largest.name), bySize);
   assert.match(bySize, /and \d+ more/);
 });
+
+test('a trace is told by which files a replay brings late', { skip }, async (t) => {
+  const scratch = scratchOf(t);
+  const command = ['trace', 'files', traceOf('v1'), reference('v1'), '--cache', 'none'];
+  const slow = ['--bandwidth', '5mbit', '--rtt', '50ms', '--sort', 'wait'];
+  const report = await cliJson<FileReport>(scratch, [...command, ...slow, '--limit', '10000']);
+  const late = report.files.filter(({ simulated }) => (simulated?.lateBytes ?? 0) > 0);
+  assert.ok(late.length > 0);
+  const waits = report.files.map(({ simulated }) => simulated?.waitUs ?? -1);
+  assert.deepEqual(
+    waits,
+    [...waits].sort((a, b) => b - a),
+  );
+  const sumUs = waits.reduce((sum, waitUs) => sum + waitUs, 0);
+  assert.ok(Math.abs(sumUs - (report.simulatedWaitUs ?? 0)) < 1, `${sumUs} us`);
+  const lazy = [...command, ...slow, '--policy', 'none', '--limit', '10000'];
+  const unaided = await cliJson<FileReport>(scratch, lazy);
+  assert.ok(unaided.files.every(({ simulated }) => simulated?.lateBytes === 0));
+  assert.ok(unaided.files.some(({ simulated }) => (simulated?.demandBytes ?? 0) > 0));
+  assert.ok((unaided.simulatedWaitUs ?? 0) > (report.simulatedWaitUs ?? 0));
+  const text = await cliOutput(scratch, [...command, ...slow, '--limit', '3']);
+  assert.match(
+    text,
+    / s waited in the simulation\n[^]* waited +late +demand +simulated +layers +file/,
+  );
+});

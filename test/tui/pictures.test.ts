@@ -8,10 +8,11 @@ import { openedTrace } from '../../tui/model/opened-trace.ts';
 import { traceCsv } from '../../tui/pictures/csv.ts';
 import { svgToPng } from '../../tui/pictures/png.ts';
 import { traceSvg } from '../../tui/pictures/svg.ts';
-import { cli, cliJson } from '../support/cli.ts';
+import { cli, cliJson, cliOutput } from '../support/cli.ts';
 import { scratchOf } from '../support/scratch.ts';
 import { bootLikeRecords, recordsOf, syntheticLayers, traceOf } from '../trace/synthetic.ts';
 import { pixelsOf } from './png-pixels.ts';
+import { bootTrace } from './support.ts';
 
 // Goal: pictures show each record where and in the colour it should be, whatever a trace says of itself;
 // a table holds every record.
@@ -104,6 +105,37 @@ test('a table gives the records back', () => {
       },
     ),
   );
+});
+
+test('a picture and a table tell what records meet with in a simulated start', async (t) => {
+  const scratch = scratchOf(t);
+  const trace = bootTrace(500);
+  const file = scratch.path('a.trace');
+  writeFileSync(file, encodeTraceWithinLimit(trace));
+  const link = ['--bandwidth', '25mbit', '--rtt', '50ms'];
+  const write = async (format: string, ...flags: string[]): Promise<Buffer> => {
+    const output = scratch.path(`a.${format}`);
+    await cliOutput(scratch, ['trace', 'export', file, `--${format}`, '-o', output, ...flags]);
+    return readFileSync(output);
+  };
+  const told = await cliJson<{ records: Record<string, number>; stalledMs: number }>(scratch, [
+    ...['trace', 'simulate', file, ...link, '--json'],
+  ]);
+  const table = (await write('csv', ...link)).toString().trimEnd().split('\n');
+  assert.match(table[0], /,weight,outcome,simulated_wait_us$/);
+  const met = table.slice(1).map((line) => line.split(',')[6]);
+  for (const [outcome, records] of Object.entries(told.records)) {
+    assert.equal(met.filter((one) => one === outcome).length, records, outcome);
+  }
+  assert.ok(told.records.late > 0 && told.records.prefetched > 0);
+  const svg = (await write('svg', ...link)).toString();
+  assert.match(svg, /a replay \(first-access\) on 25 Mbit\/s, 50 ms takes [\d.]+ m?s and waits/);
+  for (const kind of ['late', 'prefetched']) assert.ok(svg.includes(`>${kind}</text>`), kind);
+  const png = await write('png', ...link);
+  assert.ok(countColour(png, '#e6a800', [0, 1], [0, 1]) > 0, 'the colour of what is late');
+  const half = await cli(scratch, ['trace', 'export', file, '--svg', '-o', 'x', '--rtt', '1ms']);
+  assert.equal(half.code, 2);
+  assert.match(half.stderr, /both --bandwidth and --rtt/);
 });
 
 test('trace export writes each format, one at a time', async (t) => {

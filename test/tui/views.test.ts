@@ -35,6 +35,7 @@ function file(name: string, firstUs: number, bytes: number): FileUse {
     firstUs,
     bytes,
     waitUs: 0,
+    simulated: null,
     layers: [{ layer: 0, bytes }],
   };
 }

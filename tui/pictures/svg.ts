@@ -1,12 +1,15 @@
 import { SECTOR_BYTES } from '../../src/base/limits.ts';
+import type { RecordOutcomes } from '../../src/prefetch/simulate/outcomes.ts';
+import type { SimulationResult } from '../../src/prefetch/simulate/types.ts';
 import { DiskAxis, type DiskOrder } from '../model/disk-axis.ts';
 import { fillGrid, type Grid } from '../model/grid.ts';
 import { workloadName, type OpenedTrace } from '../model/opened-trace.ts';
 import { NOTHING, OWN_COLOURS, type Palette } from '../model/palette.ts';
 import { timeTicks } from '../model/time-axis.ts';
+import { colouredAccesses, simulatedAccesses } from '../model/scene.ts';
 import { marksOf, wholeWindow } from '../model/timeline-marks.ts';
 import { clip } from '../paint/text.ts';
-import { bytes, count, duration } from '../paint/units.ts';
+import { bytes, count, duration, linkSpeed } from '../paint/units.ts';
 
 const WIDTH = 1200;
 const HEIGHT = 680;
@@ -20,14 +23,27 @@ const RULE = '#dfe4ea';
 const FONT = 'DejaVu Sans';
 const TITLE_CHARACTERS_MAX = 86;
 
+/** A simulated start, and what the records meet with in it. */
+export interface SimulatedPicture {
+  readonly result: SimulationResult;
+  readonly outcomes: RecordOutcomes;
+}
+
 /**
  * A trace as an SVG picture: time to the right, downwards what was touched of the disk, by address or by
- * layer; colours tell layers. What nobody read takes no room.
+ * layer; colours tell layers, or what records meet with in a simulated start. What nobody read takes no
+ * room.
  */
 export function traceSvg(
-  { name, trace, summary, accesses, palette }: OpenedTrace,
+  opened: OpenedTrace,
   order: DiskOrder,
-) {
+  simulated: SimulatedPicture | null = null,
+): string {
+  const { name, trace, summary } = opened;
+  const [accesses, palette] =
+    simulated === null
+      ? colouredAccesses(opened, 'layers')
+      : simulatedAccesses(opened, simulated.outcomes);
   const axis = new DiskAxis(accesses, order);
   const window = wholeWindow(summary.recording.durationUs, axis);
   const [columns, rows] = [PLOT.width / CELL, PLOT.height / CELL];
@@ -35,7 +51,8 @@ export function traceSvg(
   const { records, recordedBytes } = summary;
   const facts =
     `${count(records)} first reads, ${bytes(recordedBytes)} of a disk of ` +
-    `${bytes(trace.image.virtualSizeBytes)}, in ${duration(window.timeTo / 1000)}`;
+    `${bytes(trace.image.virtualSizeBytes)}, in ${duration(window.timeTo / 1000)}` +
+    (simulated === null ? '' : `; ${startName(simulated.result)}`);
   return (
     `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${HEIGHT}" ` +
     `viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="${FONT}, sans-serif">\n` +
@@ -53,6 +70,15 @@ export function traceSvg(
     `fill="none" stroke="${FAINT}"/>\n` +
     legend(palette, new Set(accesses.codes)) +
     '</svg>\n'
+  );
+}
+
+function startName({ policy, link, predictedMs, stalledMs }: SimulationResult): string {
+  const { bytesPerSecond, roundTripMs } = link;
+  const start = policy === 'none' ? 'a lazy start' : `a replay (${policy})`;
+  return (
+    `${start} on ${linkSpeed(bytesPerSecond)}, ${duration(roundTripMs)} takes ` +
+    `${duration(predictedMs)} and waits ${duration(stalledMs)}`
   );
 }
 

@@ -2,28 +2,35 @@ import { basename } from 'node:path';
 import { writeFileAtomic } from '../../src/base/atomic-file.ts';
 import { decodeTrace } from '../../src/trace/decode.ts';
 import { readTraceFile } from '../../src/trace/store.ts';
+import type { Trace } from '../../src/trace/trace.ts';
 import type { DiskOrder } from '../model/disk-axis.ts';
 import { openedTrace } from '../model/opened-trace.ts';
 import { traceCsv } from './csv.ts';
 import { svgToPng } from './png.ts';
-import { traceSvg } from './svg.ts';
+import { traceSvg, type SimulatedPicture } from './svg.ts';
 
 export type PictureFormat = 'svg' | 'png' | 'csv';
 
-/**
- * Writes a trace as a picture or as a table of its records; `order` is a picture's vertical axis. Errors:
- * those of reading a trace.
- */
+export interface PictureOptions {
+  /** A picture's vertical axis. */
+  readonly order: DiskOrder;
+  /** The start whose outcomes colours and columns tell; null where colours tell layers. */
+  readonly simulate: (trace: Trace) => SimulatedPicture | null;
+}
+
+/** Writes a trace as a picture or as a table of its records. Errors: those of reading a trace. */
 export async function writePicture(
   tracePath: string,
   outputPath: string,
   format: PictureFormat,
-  order: DiskOrder,
+  { order, simulate }: PictureOptions,
 ): Promise<{ records: number; bytes: number }> {
   const file = await readTraceFile(tracePath);
   const trace = decodeTrace(file, tracePath);
   const opened = openedTrace(basename(tracePath), trace, file.length);
-  const text = format === 'csv' ? traceCsv(trace) : traceSvg(opened, order);
+  const simulated = simulate(trace);
+  const text =
+    format === 'csv' ? traceCsv(trace, simulated?.outcomes) : traceSvg(opened, order, simulated);
   const output = format === 'png' ? await svgToPng(text) : Buffer.from(text);
   await writeFileAtomic(outputPath, output);
   return { records: trace.records.count, bytes: output.length };

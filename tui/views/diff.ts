@@ -19,7 +19,7 @@ export const diff: View = {
   title: 'Diff',
   keys: [
     ['↑ ↓', 'choose'],
-    ['enter', 'closer'],
+    ['enter', 'parts, timeline'],
     ['f', 'by file, by layer'],
     ['s', 'sort files'],
     ['/', 'filter'],
@@ -123,7 +123,7 @@ function summaryLines({ session }: ViewContext, found: TraceDiff): Line[] {
     fact(
       'similarity',
       `${percent(similarity)}: ${percent(sectorShare)} of the bytes in common${order}`,
-      span(`  ${bar(similarity, 20)}`, 'accent'),
+      span(`  ${bar(similarity, 10)}`, 'accent'),
     ),
     line(''),
   ];

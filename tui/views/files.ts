@@ -3,7 +3,7 @@ import type { FilesData } from '../model/session.ts';
 import { filterOf, firstShown, goTo, moveSelected, selectedOf, WHOLE } from '../model/state.ts';
 import { line, span, type Line } from '../paint/line.ts';
 import { fitColumns, headingLine, rowLine, type Column } from '../paint/table.ts';
-import { plain } from '../paint/text.ts';
+import { clipStart, plain } from '../paint/text.ts';
 import { bytes, count, duration } from '../paint/units.ts';
 import { laterNotice, notice } from './notice.ts';
 import type { View, ViewContext } from './view.ts';
@@ -59,18 +59,20 @@ function drawFiles(context: ViewContext): Line[] {
   const room = Math.max(1, Math.min(shown.length, rows - 4));
   const first = firstShown(selected, shown.length, room);
   const fitted = fitColumns(COLUMNS, columns);
+  const { length, [state.trace]: opened } = session.traces;
+  const of = length > 1 ? ` of ${opened.name}` : '';
   const total = shown.reduce((sum, file) => sum + file.bytes, 0);
   return [
     [
       span(` ${count(shown.length)} of ${count(all.length)} files and structures`, 'strong'),
-      span(`  (${fileSystem}), ${bytes(total)} read, by ${state.fileOrder}`, 'dim'),
+      span(` (${fileSystem})${of}, ${bytes(total)} read, by ${state.fileOrder}`, 'dim'),
     ],
     headingLine(fitted),
     ...shown
       .slice(first, first + room)
       .map((file, index) => rowLine(fitted, cellsOf(file), first + index === selected)),
     line(''),
-    lastRow(shown[selected]),
+    lastRow(shown[selected], columns),
   ];
 }
 
@@ -85,11 +87,13 @@ function cellsOf(file: FileUse): string[] {
   ];
 }
 
-function lastRow({ name, paths, sizeBytes, firstUs, lastUs }: FileUse): Line {
+function lastRow({ name, paths, sizeBytes, firstUs, lastUs }: FileUse, columns: number): Line {
   const size = sizeBytes === null ? '' : ` of ${bytes(sizeBytes)}`;
   const links = paths.length > 1 ? `, ${paths.length} paths` : '';
-  const times = `, read from ${duration(firstUs / 1000)} to ${duration(lastUs / 1000)}`;
-  return [span(` ${plain(name)}`, 'accent'), span(`${size}${links}${times}`, 'dim')];
+  const last = lastUs === firstUs ? '' : ` to ${duration(lastUs / 1000)}`;
+  const facts = `${size}${links}, read ${last === '' ? 'at' : 'from'} ${duration(firstUs / 1000)}${last}`;
+  const shown = clipStart(plain(name), Math.max(8, columns - 2 - facts.length));
+  return [span(` ${shown}`, 'accent'), span(facts, 'dim')];
 }
 
 function shownFiles({ state }: ViewContext, { files: all }: FilesData): FileUse[] {

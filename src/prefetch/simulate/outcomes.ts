@@ -1,4 +1,5 @@
 import { JOIN_US_MAX } from '../../trace/build-plan.ts';
+import type { SimulatedRecords } from '../../trace/file-report.ts';
 import { warmTimeUs, type Trace, type TraceRecords } from '../../trace/trace.ts';
 import type { UnitStates } from './unit-states.ts';
 
@@ -103,6 +104,15 @@ function countTogether(records: TraceRecords, waitMs: Float64Array): Uint32Array
     if (waiting > 1) together.fill(waiting, first, end);
   }
   return together;
+}
+
+/** The same, as reports of files ask for it. */
+export function simulatedRecords({ codes, waitMs, together }: RecordOutcomes): SimulatedRecords {
+  return {
+    isLate: (record) => codes[record] === LATE,
+    isDemand: (record) => codes[record] === DEMAND,
+    waitUs: (record) => (waitMs[record] * 1000) / together[record],
+  };
 }
 
 /** How many records meet with what. */
