@@ -1,3 +1,4 @@
+import { kindCode } from '../model/kinds.ts';
 import { slide, SLIDERS } from '../model/link.ts';
 import type { Colouring, Scene } from '../model/scene.ts';
 import { WHOLE, type AppState, type TimelineState } from '../model/state.ts';
@@ -27,6 +28,9 @@ const ZOOM = 0.5;
 /** What Enter goes closer by. */
 const DEEPER = 0.25;
 
+/** Codes of kinds from here on are waited for. */
+const WAITED = kindCode('late');
+
 const [BANDWIDTH, ROUND_TRIP] = SLIDERS;
 
 export const timeline: View = {
@@ -38,6 +42,7 @@ export const timeline: View = {
     ['+ -', 'zoom time'],
     ['< >', 'zoom disk'],
     ['n p', 'next, previous record'],
+    ['w W', 'next, previous that waits'],
     ['enter esc', 'closer, back'],
     ['0', 'all'],
     ['o', 'by address, by layer'],
@@ -49,9 +54,9 @@ export const timeline: View = {
   ],
   notes: [
     'c: colours and symbols tell the layer; what a record meets with in a simulated replay, on the ' +
-      'link of Simulate; whether the recorded run waited for it; what a replay of the other trace brings.',
-    'prefetched: there in time. late: still under way, the run waits. demand: not fetched ahead, ' +
-      'the run waits. cached: came with earlier reads. unused: nobody reads it.',
+      'link of Simulate; what the recorded run waited for; what a replay of the other trace brings.',
+    'prefetched: there in time. late: still under way, so it waits. demand: not fetched ahead, ' +
+      'so it waits. cached: there already. unused: nobody reads it.',
   ],
   draw: (context) => drawTimeline(context),
   report: (context) => reportTimeline(context),
@@ -119,6 +124,8 @@ function onKey(context: ViewContext, key: string): AppState {
   if (key === 'escape' && (state.filters.timeline ?? '') !== '') {
     return { ...withTimeline({ viewport: WHOLE }), filters: { ...state.filters, timeline: '' } };
   }
+  const isToWait = key === 'w' || key === 'W';
+  if (isToWait && now.colouring === 'layers') return withTimeline({ colouring: 'replay' });
   const scene = timelineScene(session, state);
   if (scene === null) return state;
   const { viewport } = now;
@@ -152,14 +159,21 @@ function moved(
     ...{ '+': [ZOOM, 1], '=': [ZOOM, 1], '-': [1 / ZOOM, 1] },
     ...{ '<': [1, 1 / ZOOM], '>': [1, ZOOM] },
   };
-  const by = zooms[key];
-  if (by !== undefined) return zoom(viewport, scene, ...by);
+  const factors = zooms[key];
+  if (factors !== undefined) return zoom(viewport, scene, ...factors);
   const last = scene.accesses.count - 1;
   if (key === 'home') return jumpTo(viewport, scene, 0);
   if (key === 'end') return jumpTo(viewport, scene, last);
-  if (key !== 'n' && key !== 'p') return null;
+  if (!['n', 'p', 'w', 'W'].includes(key)) return null;
   const here = nearestAccess(viewport, scene, cells)?.access ?? 0;
-  return jumpTo(viewport, scene, Math.min(Math.max(0, here + (key === 'n' ? 1 : -1)), last));
+  const by = key === 'n' || key === 'w' ? 1 : -1;
+  if (key === 'n' || key === 'p') {
+    return jumpTo(viewport, scene, Math.min(Math.max(0, here + by), last));
+  }
+  const { codes } = scene.accesses;
+  let access = here + by;
+  while (access >= 0 && access <= last && codes[access] < WAITED) access += by;
+  return jumpTo(viewport, scene, access);
 }
 
 function nextColouring(now: Colouring, traces: number): Colouring {
