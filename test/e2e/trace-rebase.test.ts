@@ -249,3 +249,20 @@ test('a trace is told by which files a replay brings late', { skip }, async (t) 
     / s waited in the simulation\n[^]* waited +late +demand +simulated +layers +file/,
   );
 });
+
+test('traces of two versions are compared by file, each in its image', { skip }, async (t) => {
+  const scratch = scratchOf(t);
+  const command = ['tui', traceOf('v1'), traceOf('v2'), '--view', '6', '--cache', 'none'];
+  const images = ['--image', reference('v1'), '--image', reference('v2')];
+  const text = await cliOutput(scratch, [...command, ...images]);
+  assert.match(text, /^ \d+ files, by changed$/m);
+  const cellsOf = (path: string): string[] => {
+    const row = text.split('\n').find((one) => one.endsWith(` ${path}`)) ?? '';
+    return row.trim().split(/ {2,}/).slice(0, 4);
+  };
+  const [kept, , lost, added] = cellsOf('/modules/acorn/dist/acorn.js');
+  assert.equal(kept, '-', 'of a layer that was rebuilt, nothing is the same');
+  assert.ok(lost !== '-' && added !== '-', `${lost} lost, ${added} new`);
+  const base = cellsOf('/modules/undici/index.js');
+  assert.ok(base[0] !== '-' && base[2] === '-' && base[3] === '-', base.join());
+});

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { diffFile } from '../../src/trace/diff-file.ts';
 import { diffTraces, type FileFinder, type TraceDiff } from '../../src/trace/diff.ts';
 import type { Trace, TraceRecords } from '../../src/trace/trace.ts';
 import { jitteredRuns, runs, sectorsOf, waiting } from './lab-support.ts';
@@ -151,6 +152,48 @@ test('layers of different images meet by digest', () => {
     [shared.digest, true, true, 4096, 0, 0],
     [fresh.digest, false, true, 0, 0, 4096],
   ]);
+});
+
+test('the parts of a file are what the comparison counts of it', () => {
+  // Files of 1,000 sectors, one behind the other.
+  const filesOf: FileFinder = (_, lba, sectors) => {
+    const pieces = [];
+    for (let at = lba; at < lba + sectors;) {
+      const end = Math.min(lba + sectors, (Math.floor(at / 1000) + 1) * 1000);
+      const path = `/${Math.floor(at / 1000)}`;
+      pieces.push({ path, lba: at, sectors: end - at, fileOffset: (at % 1000) * 512 });
+      at = end;
+    }
+    return pieces;
+  };
+  fc.assert(
+    fc.property(runs, runs, (first, second) => {
+      const { files } = diffTraces(first, second, { listMax: 0, filesMax: 5, filesOf });
+      assert.ok(files !== null && files.length <= 5);
+      for (const file of files) {
+        const parts = diffFile(first, second, { path: file.path, filesOf });
+        const sum = (...kinds: string[]): number =>
+          parts.reduce((all, one) => all + (kinds.includes(one.kind) ? one.sectors * 512 : 0), 0);
+        assert.equal(sum('kept', 'moved'), file.keptBytes);
+        assert.equal(sum('moved'), file.movedBytes);
+        assert.equal(sum('lost'), file.lostBytes);
+        assert.equal(sum('new'), file.newBytes);
+        for (const { kind, lba, fileOffset, firstUs, secondUs } of parts) {
+          assert.equal(fileOffset, (lba % 1000) * 512);
+          assert.deepEqual(
+            [firstUs === null, secondUs === null],
+            [kind === 'new', kind === 'lost'],
+          );
+        }
+        const offsets = parts.map(({ fileOffset }) => fileOffset);
+        assert.deepEqual(
+          offsets,
+          [...offsets].sort((a, b) => a - b),
+        );
+      }
+    }),
+    { numRuns: 60 },
+  );
 });
 
 test('lists are bounded, and have the largest stretches and files', () => {
