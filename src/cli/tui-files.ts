@@ -47,8 +47,9 @@ async function filesOf(
     const map = await mapAccessedFiles(disk, recordsOf(traces), signal);
     const finder = fileFinder(map, target);
     return traces.map(({ trace }) => {
-      const { fileSystem, files } = reportFiles(trace, map, target);
-      return { fileSystem, files, namesAt: namesOf(map, target), filesOf: finder };
+      const { fileSystem, files, foreignBytes } = reportFiles(trace, map, target);
+      const namesAt = namesOf(map, target);
+      return { fileSystem, files, foreignBytes, namesAt, filesOf: finder };
     });
   };
   return await withTraceImage(runtime, image, traces[0].trace.workload, work, signal);

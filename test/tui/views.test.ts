@@ -42,6 +42,7 @@ function file(name: string, firstUs: number, bytes: number): FileUse {
 
 const files = {
   fileSystem: 'ext4',
+  foreignBytes: 8192,
   files: [
     file('/bin/app', 5000, 4096),
     file('/lib/large.so', 9000, 2 ** 20),
@@ -227,8 +228,9 @@ test('layers and files lead to their timeline; lists are sorted and filtered', (
   assert.deepEqual(names().slice(0, 2), ['/bin/app', '/lib/large.so']);
   store.press('s', SMALL);
   assert.equal(names()[0], '/lib/large.so');
+  assert.match(screen(store).join('\n'), / 8\.0 KiB are of layers that this image lacks/);
   store.filter('bin');
-  assert.match(screen(store)[1], /1 of 3 files/);
+  assert.match(screen(store)[1], /1 of 3 files.* of a\.trace, /);
   store.press('enter', SMALL);
   assert.match(screen(store)[1], /only "\/bin\/app"/);
 });

@@ -18,6 +18,8 @@ export type Later<T> =
 export interface FilesData {
   readonly fileSystem: string;
   readonly files: readonly FileUse[];
+  /** That the trace's records have, and the image serves from other layers: of no file here. */
+  readonly foreignBytes: number;
   /**
    * Names of what some sectors of a layer belong to, in their order; of what the image serves from
    * another layer, none.

@@ -52,13 +52,15 @@ function drawFiles(context: ViewContext): Line[] {
   const { session, state, columns, rows } = context;
   const found = session.files(state.trace);
   if (found.state !== 'done') return laterNotice(found, columns);
-  const { fileSystem, files: all } = found.value;
+  const { fileSystem, files: all, foreignBytes } = found.value;
   const shown = shownFiles(context, found.value);
   if (shown.length === 0) return notice(`No file has "${filterOf(state)}" in its path.`, columns);
   const selected = selectedOf(state, shown.length);
   const room = Math.max(1, Math.min(shown.length, rows - 4));
   const first = firstShown(selected, shown.length, room);
   const fitted = fitColumns(COLUMNS, columns);
+  const foreign =
+    foreignBytes === 0 ? '' : ` ${bytes(foreignBytes)} are of layers that this image lacks`;
   const { length, [state.trace]: opened } = session.traces;
   const of = length > 1 ? ` of ${opened.name}` : '';
   const total = shown.reduce((sum, file) => sum + file.bytes, 0);
@@ -71,7 +73,7 @@ function drawFiles(context: ViewContext): Line[] {
     ...shown
       .slice(first, first + room)
       .map((file, index) => rowLine(fitted, cellsOf(file), first + index === selected)),
-    line(''),
+    line(foreign, 'warning'),
     lastRow(shown[selected], columns),
   ];
 }
