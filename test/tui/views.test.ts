@@ -228,7 +228,7 @@ test('layers and files lead to their timeline; lists are sorted and filtered', (
   assert.deepEqual(names().slice(0, 2), ['/bin/app', '/lib/large.so']);
   store.press('s', SMALL);
   assert.equal(names()[0], '/lib/large.so');
-  assert.match(screen(store).join('\n'), / 8\.0 KiB are of layers that this image lacks/);
+  assert.match(screen(store).join('\n'), / 8\.0 KiB more lie where this image has other layers/);
   store.filter('bin');
   assert.match(screen(store)[1], /1 of 3 files.* of a\.trace, /);
   store.press('enter', SMALL);

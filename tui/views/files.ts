@@ -60,7 +60,7 @@ function drawFiles(context: ViewContext): Line[] {
   const first = firstShown(selected, shown.length, room);
   const fitted = fitColumns(COLUMNS, columns);
   const foreign =
-    foreignBytes === 0 ? '' : ` ${bytes(foreignBytes)} are of layers that this image lacks`;
+    foreignBytes === 0 ? '' : ` ${bytes(foreignBytes)} more lie where this image has other layers`;
   const { length, [state.trace]: opened } = session.traces;
   const of = length > 1 ? ` of ${opened.name}` : '';
   const total = shown.reduce((sum, file) => sum + file.bytes, 0);

@@ -59,11 +59,13 @@ export function legendLine(
     const mark = style === 'blocks' ? '■' : symbol;
     return [[span(mark, `sgr:38;5;${colour}`), span(` ${text}   `)]];
   });
+  // What is worst is told even where there is little room.
+  if (palette === KINDS) entries.reverse();
   const spans: Span[] = [span(' ')];
   let left = room - 1;
   for (const [index, [mark, text]] of entries.entries()) {
     left -= 1 + text.text.length;
-    const others = `and ${entries.length - index} more`;
+    const others = `and ${entries.length - index} more   `;
     if (left < (index + 1 === entries.length ? -3 : others.length)) {
       return [...spans, span(others, 'dim')];
     }
