@@ -1,6 +1,7 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -46,6 +47,9 @@ const SEGMENT_BYTES = 8948;
 interface Run {
   totalMs: number;
   report: AttachmentReport;
+  /** Processor time: of the process that attaches, and of the registry and the delay line together. */
+  cpuMs: number;
+  farCpuMs: number;
 }
 
 interface Workspace {
@@ -64,6 +68,8 @@ const { values } = parseArgs({
     workload: { type: 'string', default: '' },
     /** Where root file systems of workloads are kept. */
     workloads: { type: 'string', default: join(packageRoot, 'dist/workloads') },
+    /** Packs the trace too, and measures starts that read the hot blob. */
+    packed: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
   },
 });
@@ -108,6 +114,8 @@ interface Row {
   warmMs: number;
   lazyMs: number;
   replayMs: number;
+  /** With `--packed`. */
+  packedMs: number | null;
   replayP95Ms: number;
   boundMs: number;
   ratio: number;
@@ -126,6 +134,8 @@ interface Row {
   /** (predicted - measured median) / measured median. */
   replayError: number;
   lazyError: number;
+  /** Processor time that a replayed start takes beside a warm one, here and at the other end. */
+  hostCpu: { nearMs: number; farMs: number; mib: number; requests: number };
 }
 
 async function measureLink(workspace: Workspace, shape: LinkShape): Promise<Row> {
@@ -142,25 +152,33 @@ async function measureLink(workspace: Workspace, shape: LinkShape): Promise<Row>
       trace,
       cache,
       primed: existsSync(primed) ? primed : '',
+      far: [registry.pid ?? 0, link.wirePid],
     });
   const cacheFolder = join(workspace.folder, 'cache');
   const primed = join(workspace.folder, 'primed');
-  const cold = (mode: string): Run => {
+  const cold = (mode: string, trace = tracePath): Run => {
     rmSync(cacheFolder, { recursive: true, force: true });
     dropCaches(workspace);
-    return run(mode, tracePath, cacheFolder);
+    return run(mode, trace, cacheFolder);
   };
+  const packedPath = join(workspace.folder, 'packed.trace');
   try {
     rmSync(primed, { recursive: true, force: true });
     const lazy = repeat(Number(values['lazy-runs']), () => cold('record'));
     renameSync(cacheFolder, primed);
+    if (values.packed) {
+      copyFileSync(tracePath, packedPath);
+      run('pack', packedPath, '');
+    }
     const replays: Run[] = [];
+    const packed: Run[] = [];
     const warms: Run[] = [];
     for (let i = 0; i < Number(values.runs); i += 1) {
+      if (values.packed) packed.push(cold('packed', packedPath));
       replays.push(cold('replay'));
       warms.push(run('record', warmTracePath, cacheFolder));
     }
-    return summarise(shape, { lazy, replays, warms }, warmTracePath, workspace.imageBytes);
+    return summarise(shape, { lazy, replays, packed, warms }, warmTracePath, workspace.imageBytes);
   } finally {
     await stop(registry);
     await link.close();
@@ -169,7 +187,7 @@ async function measureLink(workspace: Workspace, shape: LinkShape): Promise<Row>
 
 function summarise(
   shape: LinkShape,
-  runs: { lazy: Run[]; replays: Run[]; warms: Run[] },
+  runs: { lazy: Run[]; replays: Run[]; packed: Run[]; warms: Run[] },
   warmTracePath: string,
   imageBytes: number,
 ): Row {
@@ -201,6 +219,7 @@ function summarise(
   return {
     link: shape,
     ...times,
+    packedMs: runs.packed.length === 0 ? null : median(runs.packed.map((run) => run.totalMs)),
     replayP95Ms: percentile(replayed, 0.95),
     ratio: boundRatio(times),
     ratioP95: percentile(replayed, 0.95) / boundMs,
@@ -218,6 +237,19 @@ function summarise(
     predictedLazyMs: predicted.lazyMs,
     replayError: predicted.predictedMs / times.replayMs - 1,
     lazyError: predicted.lazyMs / lazyMs - 1,
+    hostCpu: hostCpuOf(runs),
+  };
+}
+
+function hostCpuOf({ replays, warms }: { replays: Run[]; warms: Run[] }): Row['hostCpu'] {
+  const extra = (of: (run: Run) => number): number =>
+    median(replays.map(of)) - median(warms.map(of));
+  const lane = (run: Run): { bytes: number; requests: number } => run.report.quality.lanes.prefetch;
+  return {
+    nearMs: extra((run) => run.cpuMs),
+    farMs: extra((run) => run.farCpuMs),
+    mib: median(replays.map((run) => lane(run).bytes / 2 ** 20)),
+    requests: median(replays.map((run) => lane(run).requests)),
   };
 }
 
@@ -227,21 +259,37 @@ interface ClientRun {
   trace: string;
   cache: string;
   primed: string;
+  /** Processes at the other end. */
+  far: readonly number[];
 }
 
-function runInClient(workspace: Workspace, namespace: string, run: ClientRun): Run {
+function runInClient(workspace: Workspace, namespace: string, client: ClientRun): Run {
+  const { far, mode: asked, ...run } = client;
+  const isPacked = asked === 'packed';
+  const mode = isPacked ? 'replay' : asked;
   const script = join(packageRoot, 'dist/bench/link/cold-start-run.js');
-  const flags = Object.entries({ ...run, work: workspace.folder }).flatMap(([name, value]) => [
-    `--${name}`,
-    value,
-  ]);
-  const node = [process.execPath, '--max-semi-space-size=1', script, ...flags, '--'];
-  const result = spawnSync('ip', ['netns', 'exec', namespace, ...node, ...workspace.command], {
+  const flags = Object.entries({ ...run, mode, work: workspace.folder }).flatMap(
+    ([name, value]) => [`--${name}`, value],
+  );
+  const node = [process.execPath, '--max-semi-space-size=1', script, ...flags];
+  if (isPacked) node.push('--packed');
+  const command = [...node, '--', ...workspace.command];
+  const farBeforeMs = cpuMsOf(far);
+  const result = spawnSync('ip', ['netns', 'exec', namespace, ...command], {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  if (result.status !== 0) throw new Error(`a ${run.mode} run failed`);
-  return JSON.parse(result.stdout) as Run;
+  if (result.status !== 0) throw new Error(`a ${asked} run failed`);
+  return { ...(JSON.parse(result.stdout) as Run), farCpuMs: cpuMsOf(far) - farBeforeMs };
+}
+
+/** User and system time so far; in ticks of 10 ms. */
+function cpuMsOf(pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => {
+    const [, after = ''] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ');
+    const [user, system] = after.split(' ').slice(11, 13).map(Number);
+    return sum + (user + system) * 10;
+  }, 0);
 }
 
 async function startRegistry(
@@ -336,11 +384,14 @@ function formatRow(row: object): string {
     touchedShare,
     replayError,
     lazyError,
+    packedMs,
+    hostCpu,
     ...quality
   } = row as Row;
   const ms = (value: number): string => value.toFixed(0).padStart(6);
   const off = (error: number): string => `${error < 0 ? '' : '+'}${(error * 100).toFixed(0)} %`;
   const percent = (value: number | null): string => `${((value ?? 0) * 100).toFixed(1)} %`;
+  const { nearMs, farMs, mib, requests } = hostCpu;
   return (
     `${String(link.megabitsPerSecond).padStart(4)} Mbit/s ${String(link.roundTripMs).padStart(2)} ms` +
     `  lazy${ms(lazyMs)}  replay${ms(replayMs)}  warm${ms(warmMs)}  bound${ms(boundMs)}` +
@@ -350,6 +401,9 @@ function formatRow(row: object): string {
     `  timeliness ${percent(quality.timeliness)}  over-fetch ${percent(quality.overFetch)}` +
     `  ${quality.requestsPerMiB.toFixed(2)} requests/MiB` +
     `  predicted: lazy${ms(predictedLazyMs)} (${off(lazyError)})` +
-    ` replay${ms(predictedReplayMs)} (${off(replayError)})`
+    ` replay${ms(predictedReplayMs)} (${off(replayError)})` +
+    `${packedMs === null ? '' : `  packed${ms(packedMs)}`}` +
+    `  processor: ${nearMs.toFixed(0)} ms here, ${farMs.toFixed(0)} ms there` +
+    ` for ${requests} requests, ${mib.toFixed(1)} MiB`
   );
 }

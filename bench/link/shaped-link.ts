@@ -17,6 +17,8 @@ export interface ShapedLink {
   readonly serverNamespace: string;
   readonly clientNamespace: string;
   readonly serverAddress: string;
+  /** The process that delays what is sent. */
+  readonly wirePid: number;
   close(): Promise<void>;
 }
 
@@ -68,7 +70,8 @@ export async function openShapedLink(shape: LinkShape): Promise<ShapedLink> {
     await close();
     throw error;
   }
-  return { serverNamespace, clientNamespace, serverAddress: SERVER_ADDRESS, close };
+  const wirePid = wire.pid ?? 0;
+  return { serverNamespace, clientNamespace, serverAddress: SERVER_ADDRESS, wirePid, close };
 }
 
 function bringUp(namespace: string, device: string, address: string): void {

@@ -10,6 +10,7 @@ import { worstSource } from '../daemon/touch-feed.ts';
 import { startFuse } from '../frontend/fuse/fuse-frontend.ts';
 import { FuseThreads } from '../frontend/fuse/threads.ts';
 import { startNbd } from '../frontend/nbd/server.ts';
+import type { PackedMode } from '../prefetch/packed-rule.ts';
 import { describeWorkload, type TraceRecords } from '../trace/trace.ts';
 import type { TimelineAccess } from '../../tui/timeline.ts';
 import { NbdReader } from './nbd-client.ts';
@@ -24,6 +25,8 @@ export interface RunOptions {
   image: string;
   mode: AttachMode;
   tracePath: string;
+  /** Default 'auto'. */
+  packed?: PackedMode;
   guest: Guest;
   /** For mount points and sockets. */
   workFolder: string;
@@ -53,6 +56,7 @@ export async function runOnce(options: RunOptions): Promise<DemoRun> {
     target: options.image,
     mode: options.mode,
     tracePath: options.tracePath,
+    ...(options.packed === undefined ? {} : { packed: options.packed }),
     workload: describeWorkload(guest.kind === 'mount' ? guest.command : ['nbd'], []),
     readerThreads: FUSE_WORKERS,
     onTouch: (timeUs, offset, touched) => {
