@@ -110,6 +110,8 @@ export interface ManyRangesSource {
    * finds out.
    */
   readonly rangesMax: number;
+  /** Whether an answer of the origin has shown what `rangesMax` says. */
+  readonly isRangesMaxKnown: boolean;
 
   /**
    * As `fetch`, for disjoint ranges: all bytes of one, in order, then those of the next. Rejects with

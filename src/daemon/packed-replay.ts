@@ -5,7 +5,7 @@ import { RemoteBlob } from '../blob/fetch/remote-blob.ts';
 import type { LowerLocation } from '../image/config.ts';
 import type { Stack } from '../image/stack.ts';
 import { checkPacked } from '../prefetch/packed-check.ts';
-import { packedWins, type PackedMode } from '../prefetch/packed-rule.ts';
+import { packedWins, type PackedLink, type PackedMode } from '../prefetch/packed-rule.ts';
 import type { PackedLane, PackedRange, Replay } from '../prefetch/replay.ts';
 import { parseRepositoryAddress } from '../registry/reference.ts';
 import { hotRanges } from '../trace/hot-layout.ts';
@@ -69,7 +69,9 @@ export function packedLane(
   const first = [...remote.values()].at(0);
   const fetcher = first === undefined ? undefined : runtime.fetchers.of(first);
   if (packed === undefined || lower?.kind !== 'remote' || fetcher === undefined) return null;
-  if (first === undefined || !isChosen(trace, remote, choice, fetcher.stats)) return null;
+  if (first === undefined) return null;
+  const link = { ...fetcher.stats, rangesPerRequest: rangesPerRequest(first) };
+  if (!isChosen(trace, remote, choice, link)) return null;
   const repository = parseRepositoryAddress(lower.url.slice(0, lower.url.lastIndexOf('/')));
   return {
     fetch: (ranges, { signal, onRequest }) => {
@@ -158,12 +160,18 @@ function isChosen(
   trace: Trace,
   remote: ReadonlyMap<string, RemoteBlob>,
   { mode, isUsersTrace, describedMs }: PackedChoice,
-  link: { bytesPerSecond: number; roundTripMs: number },
+  link: PackedLink,
 ): boolean {
   if (mode !== 'auto') return mode === 'on';
   if (!isUsersTrace || !isMostlyAbsent(trace, remote)) return false;
   const roundTripMs = link.roundTripMs || describedMs / DESCRIBE_ROUND_TRIPS;
-  return packedWins(trace.plan, { bytesPerSecond: link.bytesPerSecond, roundTripMs });
+  return packedWins(trace.plan, { ...link, roundTripMs });
+}
+
+/** Null while no answer of whoever serves the blob has told. */
+function rangesPerRequest({ source: { many } }: RemoteBlob): number | null {
+  if (many === undefined) return 1;
+  return many.isRangesMaxKnown ? many.rangesMax : null;
 }
 
 /** With half of it present, what is left lies too scattered in the hot blob to be worth it. */

@@ -11,25 +11,33 @@ export type PackedMode = (typeof PACKED_MODES)[number];
 export interface PackedLink {
   readonly roundTripMs: number;
   readonly bytesPerSecond: number;
+  /** Ranges of a blob that the registry answers in one request; null for not known yet. */
+  readonly rangesPerRequest: number | null;
 }
 
 /** What a link is taken for of which nothing is known: 1 Gbit/s at 20 ms. */
 const ROUND_TRIP_MS_UNKNOWN = 20;
 const BYTES_PER_SECOND_UNKNOWN = 125_000_000;
+/**
+ * A registry of which nothing is known is taken for one that answers one range: a hot blob that was not
+ * needed takes no longer than the layers' blobs do, and doing without one that was takes much longer.
+ */
+const RANGES_PER_REQUEST_UNKNOWN = 1;
 /** Of what the link carries: many fresh connections get through TCP's slow start sooner than few. */
 const LINK_SHARE = 1 / 2;
 /** Ranges of a plan that are looked at: the decision must not keep the first request waiting. */
 const RANGES_MAX = 4096;
 
 /**
- * Whether a cold start had better read the hot blob than the layers' own blobs. Fetched one by one,
- * the plan's requests bring at most
+ * Whether a cold start had better read the hot blob than the layers' own blobs. The plan's requests bring
+ * at most
  *
- *   connections x bytes of a request / round trip
+ *   connections x ranges of a request x bytes of a range / round trip
  *
  * however wide the link is; a request of a hot blob is as large as the link wants it. So it wins where that
- * is less than half of what the link carries. (The simulator says the same: policies 'packed' and 'first-access' with
- * one range a request.)
+ * is less than half of what the link carries, unless that is half of the plan or more: then there is
+ * nothing left to win. (The simulator says the same: policies 'packed' and
+ * 'first-access' with so many ranges a request.)
  */
 export function packedWins(plan: TracePlan, link: PackedLink): boolean {
   const roundTripMs = link.roundTripMs || ROUND_TRIP_MS_UNKNOWN;
@@ -41,8 +49,11 @@ export function packedWins(plan: TracePlan, link: PackedLink): boolean {
     bytes += request.neededBytes;
   }
   if (requests === 0) return false;
-  const bytesPerTrip = (fetchLimits.prefetchConcurrencyMax * bytes) / requests;
-  return bytesPerTrip < (LINK_SHARE * bytesPerSecond * roundTripMs) / 1000;
+  const ranges = link.rangesPerRequest ?? RANGES_PER_REQUEST_UNKNOWN;
+  const requestBytes = Math.min((ranges * bytes) / requests, fetchLimits.prefetchRequestBytesMax);
+  const bytesPerTrip = fetchLimits.prefetchConcurrencyMax * requestBytes;
+  const linkBytesPerTrip = (bytesPerSecond * roundTripMs) / 1000;
+  return bytesPerTrip < LINK_SHARE * Math.min(linkBytesPerTrip, bytes);
 }
 
 function* firstRanges(plan: TracePlan): Generator<DueRange, void, undefined> {

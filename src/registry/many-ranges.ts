@@ -27,6 +27,11 @@ export class RangeSupport {
     return state === 'many' ? registryLimits.requestRangesMax : 1;
   }
 
+  isKnown(origin: string): boolean {
+    const state = this.#states.get(origin);
+    return state === 'many' || state === 'one';
+  }
+
   onAsked(origin: string): void {
     if (this.#states.get(origin) === undefined) this.#states.set(origin, 'asking');
   }
@@ -71,6 +76,11 @@ export class RegistryManyRanges implements ManyRangesSource {
   get rangesMax(): number {
     const { route, support, sizeBytes } = this.#options;
     return sizeBytes() === null ? 1 : support.rangesMax(route.servingOrigin);
+  }
+
+  get isRangesMaxKnown(): boolean {
+    const { route, support } = this.#options;
+    return support.isKnown(route.servingOrigin);
   }
 
   async fetch(

@@ -27,6 +27,7 @@ async function manyBench(t: TestContext, rangesMax = 8) {
   const requests: ManyRequest[] = [];
   bench.source.many = {
     rangesMax,
+    isRangesMaxKnown: true,
     fetch: (ranges, { signal, onData }) => {
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       requests.push({

@@ -52,9 +52,12 @@ test('while the first request of several ranges is under way, others are for one
   const source = client.blobSource(name, digest, blob.length);
   const most = source.many?.rangesMax ?? 0;
   assert.ok(most >= RANGES.length);
+  assert.equal(source.many?.isRangesMaxKnown, false);
   const reading = readRanges(source);
   assert.equal(source.many?.rangesMax, 1);
+  assert.equal(source.many?.isRangesMaxKnown, false, 'nobody has told yet');
   await reading;
+  assert.equal(source.many?.isRangesMaxKnown, true);
   assert.equal(source.many?.rangesMax, most);
 });
 
@@ -110,6 +113,7 @@ for (const [found, answer] of Object.entries(REFUSALS)) {
     const source = await oddServer(t, answer);
     await assert.rejects(readRanges(source), { code: 'ERR_RANGES_REFUSED' });
     assert.equal(source.many?.rangesMax, 1);
+    assert.equal(source.many?.isRangesMaxKnown, true);
   });
 }
 
@@ -117,4 +121,5 @@ test('an answer that tells nothing about ranges leaves the question open', async
   const source = await oddServer(t, (response) => void response.writeHead(503).end('{}'));
   await assert.rejects(readRanges(source), { code: 'ERR_THROTTLED' });
   assert.ok((source.many?.rangesMax ?? 0) > 1);
+  assert.equal(source.many?.isRangesMaxKnown, false);
 });
