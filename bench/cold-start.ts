@@ -22,6 +22,7 @@ import { makeDemoRootfs } from '../src/demo/rootfs.ts';
 import { buildImage } from '../src/image/build/image.ts';
 import { pushImage } from '../src/image/build/push-image.ts';
 import { boundRatio, coldStartBoundMs, gapClosure } from '../src/prefetch/bound.ts';
+import { HOST_COST } from '../src/prefetch/simulate/host-cost.ts';
 import { simulateColdStart } from '../src/prefetch/simulate/simulate.ts';
 import { createRegistryClient } from '../src/registry/client.ts';
 import { decodeTrace } from '../src/trace/decode.ts';
@@ -203,7 +204,8 @@ function summarise(
     },
     warmMs,
     // The warm run fetched the manifest over this link too: its times count from before that.
-    setupRoundTrips: 0,
+    warmSetupRoundTrips: 2,
+    host: HOST_COST,
   });
   const boundMs = coldStartBoundMs(warmMs, plan, {
     // A connection and the manifest; this registry asks for no token.

@@ -1,4 +1,5 @@
 import { Option, type Command } from 'commander';
+import { HOST_COST } from '../prefetch/simulate/host-cost.ts';
 import { recordOutcomes, OutcomeLog, type RecordOutcomes } from '../prefetch/simulate/outcomes.ts';
 import { prepareSimulation, simulate } from '../prefetch/simulate/simulate.ts';
 import {
@@ -49,7 +50,7 @@ export function simulatedStart(
     return command.error('error: a link has both --bandwidth and --rtt');
   }
   const log = new OutcomeLog();
-  const options = { link: { bytesPerSecond, roundTripMs: rtt }, policy };
+  const options = { link: { bytesPerSecond, roundTripMs: rtt }, policy, host: HOST_COST };
   const result = simulate(prepareSimulation(trace), options, log);
   return { result, outcomes: recordOutcomes(trace, log) };
 }

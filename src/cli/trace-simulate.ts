@@ -1,10 +1,11 @@
-import type { Command } from 'commander';
+import { InvalidArgumentError, type Command } from 'commander';
 import { simulateLimits } from '../base/limits.ts';
+import { HOST_COST, HOST_COST_NONE } from '../prefetch/simulate/host-cost.ts';
 import { formatGrid, formatSimulation } from '../prefetch/simulate/format.ts';
 import { gridLinks, simulateGridRow, type GridRow } from '../prefetch/simulate/grid.ts';
 import { countOutcomes, OutcomeLog, recordOutcomes } from '../prefetch/simulate/outcomes.ts';
 import { prepareSimulation, simulate } from '../prefetch/simulate/simulate.ts';
-import type { SimulationOptions, SimulationPolicy } from '../prefetch/simulate/types.ts';
+import type { HostCost, SimulationOptions, SimulationPolicy } from '../prefetch/simulate/types.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { readTraceFile } from '../trace/store.ts';
 import {
@@ -25,6 +26,7 @@ interface SimulateFlags {
   concurrency?: number;
   rangeSize?: number;
   warmMs?: number;
+  hostCost: HostCost;
   grid?: boolean;
   json?: boolean;
 }
@@ -49,6 +51,12 @@ export function registerSimulate(trace: Command): void {
     .option('--concurrency <n>', 'prefetch requests at once', wholeNumber(1, 1024))
     .option('--range-size <size>', 'the most that one prefetch request brings', granules)
     .option('--warm-ms <ms>', 'how long a start takes with everything local', positiveNumber)
+    .option(
+      '--host-cost <costs>',
+      'processor time in ms, of an attach, a request and a MiB: 100,1,10; 0 for none',
+      hostCost,
+      HOST_COST,
+    )
     .option('--grid', 'a table of 9 links, or of those given')
     .option('--json', 'as JSON')
     .action(simulateTrace);
@@ -67,7 +75,7 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
   const prepared = prepareSimulation(trace);
   const truncated = tellTruncated(file, trace.plan);
   const optionsOf = (link: SimulationOptions['link']): SimulationOptions => ({
-    ...{ link, policy },
+    ...{ link, policy, host: flags.hostCost },
     ...(concurrency === undefined ? {} : { concurrency }),
     ...(rangeSize === undefined ? {} : { rangeBytes: rangeSize }),
     ...(warmMs === undefined ? {} : { warmMs }),
@@ -90,6 +98,18 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
   }
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
   process.stdout.write(flags.json === true ? json(rows) : formatGrid(rows));
+}
+
+function hostCost(text: string): HostCost {
+  if (text === '0') return HOST_COST_NONE;
+  const costs = /^(\d{1,5}(?:\.\d+)?),(\d{1,5}(?:\.\d+)?),(\d{1,5}(?:\.\d+)?)$/.exec(text);
+  if (costs === null) {
+    throw new InvalidArgumentError(
+      'expected ms of an attach, a request and a MiB, such as 100,1,10',
+    );
+  }
+  const [attachMs, requestMs, mibMs] = costs.slice(1).map(Number);
+  return { attachMs, requestMs, mibMs };
 }
 
 function json(value: unknown): string {

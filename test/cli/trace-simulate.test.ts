@@ -55,6 +55,20 @@ test('a link is needed, and not too many', async () => {
   assert.match(await refusal('--bandwidth', '1mbit', ...many), /101 links are more than 100/);
 });
 
+test('processor time is counted, and can be left out', async (t) => {
+  const scratch = scratchOf(t);
+  const startMs = async (...more: string[]): Promise<number> => {
+    const link = ['--bandwidth', '1gbit', '--rtt', '20ms', '--json'];
+    const words = ['trace', 'simulate', TRACE, ...link, ...more];
+    return (await cliJson<SimulationResult>(scratch, words)).predictedMs;
+  };
+  const withoutMs = await startMs('--host-cost', '0');
+  assert.equal(await startMs('--host-cost', '50.5,0,0'), withoutMs + 50.5);
+  assert.ok((await startMs()) > withoutMs + 100);
+  assert.match(await refusal('--host-cost', '1,2'), /such as 100,1,10/);
+  assert.match(await refusal('--host-cost', '-1,2,3'), /such as 100,1,10/);
+});
+
 test('one link is a report, several are a table', async (t) => {
   const scratch = scratchOf(t);
   const link = ['trace', 'simulate', TRACE, '--bandwidth', '100mbit', '--rtt', '20ms'];

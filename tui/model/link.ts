@@ -1,3 +1,4 @@
+import { HOST_COST } from '../../src/prefetch/simulate/host-cost.ts';
 import type { SimulationOptions, SimulationPolicy } from '../../src/prefetch/simulate/types.ts';
 import { SIMULATION_POLICIES } from '../../src/prefetch/simulate/types.ts';
 import { bytes } from '../paint/units.ts';
@@ -64,6 +65,7 @@ export function simulationOf(choice: LinkChoice): SimulationOptions {
       roundTripMs: ROUND_TRIPS_MS[choice.roundTrip],
     },
     policy,
+    host: HOST_COST,
     ...(concurrency === null ? {} : { concurrency }),
     ...(rangeKib === null ? {} : { rangeBytes: rangeKib * 1024 }),
   };

@@ -10,6 +10,7 @@ import type { OutcomeLog } from './outcomes.ts';
 import { planOrder } from './plan-order.ts';
 import { PrefetchLane } from './prefetch-lane.ts';
 import type {
+  HostCost,
   SimulatedLink,
   SimulationPoint,
   SimulationPolicy,
@@ -31,6 +32,8 @@ export interface ColdStartOptions {
   readonly think: number;
   readonly warmMs: number;
   readonly setupMs: number;
+  readonly warmSetupMs: number;
+  readonly host: HostCost;
   /** Filled with what the guest's accesses meet with. */
   readonly log?: OutcomeLog;
 }
@@ -64,13 +67,15 @@ export class ColdStart {
   #endMs: number | null = null;
 
   constructor(options: ColdStartOptions) {
-    const { workload, link, policy, concurrency, rangeBytes, think, warmMs } = options;
+    const { workload, link, policy, concurrency, rangeBytes, think, warmMs, host } = options;
     this.#options = options;
     this.#toOpen = workload.metadataUnits;
     const [events, pacer] = [this.#events, this.#pacer];
     this.#network = new Network(events, link, {
       neededBytes: workload.bytes,
       onIdle: () => pacer.onIdle(),
+      host,
+      onBusy: (ms) => this.#guest.hold(ms),
     });
     const states = new UnitStates(workload, (unit) => this.#onPresent(unit));
     this.#states = states;
@@ -119,7 +124,7 @@ export class ColdStart {
 
   run(): ColdStartOutcome {
     const setup = new EventLine<null>(this.#events, () => this.#open());
-    setup.at(this.#options.setupMs, null);
+    setup.at(this.#options.setupMs + this.#options.host.attachMs, null);
     while (this.#endMs === null && this.#events.step());
     const { touchedBytes, stalls, stalledMs } = this.#guest;
     const last = this.#point();
@@ -149,7 +154,7 @@ export class ColdStart {
 
   #onOpened(): void {
     this.#openMs = this.#events.nowMs;
-    this.#guest.start();
+    this.#guest.start(this.#options.warmSetupMs);
     this.#fifo?.start();
   }
 

@@ -44,6 +44,9 @@ export class Guest {
   readonly #turns: EventLine<null>;
   #next = 0;
   #startMs = 0;
+  /** For how long others had the processor while it was ready to run. */
+  #heldMs = 0;
+  #isRunning = false;
   /** Units that the access under way lacks. */
   #missing = 0;
   #stallStartMs = 0;
@@ -73,9 +76,16 @@ export class Guest {
     return this.stalledMs + (isWaiting ? this.#options.events.nowMs - this.#stallStartMs : 0);
   }
 
-  start(): void {
-    this.#startMs = this.#options.events.nowMs;
+  /** `aheadMs`: so much of its warm time has passed already. */
+  start(aheadMs: number): void {
+    this.#startMs = this.#options.events.nowMs - aheadMs;
+    this.#isRunning = true;
     this.#plan();
+  }
+
+  /** Others have the processor for a while. */
+  hold(ms: number): void {
+    if (this.#isRunning && this.#missing === 0) this.#heldMs += ms;
   }
 
   /** A unit of the access under way has arrived; others do not matter. */
@@ -95,13 +105,17 @@ export class Guest {
 
   /** Plans the next access, or the end. */
   #plan(): void {
-    const isOver = this.#next === this.#count;
-    this.#turns.at(isOver ? this.#atMs(this.#options.warmMs) : this.#nextMs(), null);
+    this.#turns.at(this.#turnMs(), null);
   }
 
   /** Makes accesses until one waits, or until something else happens before the next. */
   #run(): void {
     const { events, onEnd } = this.#options;
+    if (this.#turnMs() > events.nowMs) {
+      // It was held since its turn was planned.
+      this.#plan();
+      return;
+    }
     if (this.#next === this.#count) {
       onEnd();
       return;
@@ -113,12 +127,20 @@ export class Guest {
     this.#plan();
   }
 
+  /** Of the next access, or of the end. */
+  #turnMs(): number {
+    return this.#next === this.#count ? this.#atMs(this.#options.warmMs) : this.#nextMs();
+  }
+
   #nextMs(): number {
     return this.#atMs(this.#accesses.dueMs[this.#next] * this.#options.think);
   }
 
   #atMs(dueMs: number): number {
-    return Math.max(this.#startMs + dueMs + this.stalledMs, this.#options.events.nowMs);
+    return Math.max(
+      this.#startMs + dueMs + this.stalledMs + this.#heldMs,
+      this.#options.events.nowMs,
+    );
   }
 
   /** Whether all of an access is there; if not, it is sent for. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { EventLine, type EventQueue } from './event-queue.ts';
-import type { SimulatedLink } from './types.ts';
+import type { HostCost, SimulatedLink } from './types.ts';
 
 /** One request, told what its answer brings. */
 export interface Transfer {
@@ -25,9 +25,18 @@ interface Connection {
   /** It is in line for the link. */
   isInLine: boolean;
   transfer: Transfer | null;
+  /** Nothing of its answer has reached the host. */
+  isAwaited: boolean;
   /** When its request left, and what of the time since then is the opening of the connection. */
   sentMs: number;
   handshakeMs: number;
+}
+
+export interface NetworkOptions {
+  readonly neededBytes: number;
+  readonly onIdle: () => void;
+  readonly host: HostCost;
+  readonly onBusy: (ms: number) => void;
 }
 
 /** Segments that a fresh connection may send before the first is acknowledged (RFC 6928). */
@@ -57,21 +66,30 @@ export class Network {
   /** Requests that reach the server, of open connections and of fresh ones. */
   readonly #asked: EventLine<Connection>;
   readonly #askedFresh: EventLine<Connection>;
-  /** Bytes of one turn: the last one left the server, arrived, was acknowledged. */
+  /** Bytes of one turn: the last one left the server, arrived, was taken in, was acknowledged. */
   readonly #sent: EventLine<Connection>;
   readonly #arrived: EventLine<Connection>;
+  readonly #taken: EventLine<Connection>;
   readonly #acknowledged: EventLine<Connection>;
+  readonly #host: HostCost;
+  readonly #onBusy: (ms: number) => void;
+  #busyUntilMs = 0;
   receivedBytes = 0;
 
-  /** `neededBytes`: about what will be sent. `onIdle` is told when no request is under way any more. */
+  /**
+   * `neededBytes`: about what will be sent. `onIdle` is told when no request is under way any more,
+   * `onBusy` for how long the host is going to be busy with bytes that arrived.
+   */
   constructor(
     events: EventQueue,
     link: SimulatedLink,
-    { neededBytes, onIdle }: { neededBytes: number; onIdle: () => void },
+    { neededBytes, onIdle, host, onBusy }: NetworkOptions,
   ) {
     this.#events = events;
     this.#link = link;
     this.#onIdle = onIdle;
+    this.#host = host;
+    this.#onBusy = onBusy;
     this.#turnBytes = Math.min(Math.max(neededBytes / TURNS, TURN_BYTES_MIN), TURN_BYTES_MAX);
     const onAsked = (connection: Connection, bytes: number): void => {
       connection.leftBytes = bytes;
@@ -80,7 +98,8 @@ export class Network {
     this.#asked = new EventLine(events, onAsked);
     this.#askedFresh = new EventLine(events, onAsked);
     this.#sent = new EventLine(events, (connection, bytes) => this.#onSent(connection, bytes));
-    this.#arrived = new EventLine(events, (connection, bytes) => this.#arrive(connection, bytes));
+    this.#arrived = new EventLine(events, (connection, bytes) => this.#take(connection, bytes));
+    this.#taken = new EventLine(events, (connection, bytes) => this.#arrive(connection, bytes));
     this.#acknowledged = new EventLine(events, (connection, bytes) => {
       this.#acknowledge(connection, bytes);
     });
@@ -97,7 +116,7 @@ export class Network {
 
   #connect(idle: Connection[], isOpen: boolean): Connection {
     return {
-      ...{ idle, isOpen, isInLine: false, transfer: null },
+      ...{ idle, isOpen, isInLine: false, isAwaited: false, transfer: null },
       windowBytes: INITIAL_SEGMENTS * (this.#link.segmentBytes ?? SEGMENT_BYTES),
       ...{ unackedBytes: 0, leftBytes: 0, toArriveBytes: 0, sentMs: 0, handshakeMs: 0 },
     };
@@ -109,6 +128,7 @@ export class Network {
     connection.sentMs = this.#events.nowMs;
     connection.handshakeMs = connection.isOpen ? 0 : roundTripMs;
     connection.isOpen = true;
+    connection.isAwaited = true;
     connection.toArriveBytes = transfer.bytes;
     connection.transfer = transfer;
     this.#active += 1;
@@ -152,6 +172,20 @@ export class Network {
     connection.unackedBytes -= bytes;
     connection.windowBytes = Math.min(connection.windowBytes + bytes, WINDOW_BYTES_MAX);
     this.#queue(connection);
+  }
+
+  /** What arrives waits for the host, which takes it in one by one. */
+  #take(connection: Connection, bytes: number): void {
+    const { requestMs, mibMs } = this.#host;
+    const costMs = (connection.isAwaited ? requestMs : 0) + (mibMs * bytes) / 2 ** 20;
+    connection.isAwaited = false;
+    if (costMs === 0 && this.#busyUntilMs <= this.#events.nowMs) {
+      this.#arrive(connection, bytes);
+      return;
+    }
+    this.#busyUntilMs = Math.max(this.#busyUntilMs, this.#events.nowMs) + costMs;
+    this.#onBusy(costMs);
+    this.#taken.at(this.#busyUntilMs, connection, bytes);
   }
 
   #arrive(connection: Connection, bytes: number): void {

@@ -2,9 +2,10 @@ import { GRANULE_BYTES, registryLimits } from '../../base/limits.ts';
 import type { Trace } from '../../trace/trace.ts';
 import { coldStartBoundMs } from '../bound.ts';
 import { ColdStart, type ColdStartOutcome } from './cold-start.ts';
+import { HOST_COST_NONE } from './host-cost.ts';
 import type { OutcomeLog } from './outcomes.ts';
 import { PreparedSimulation } from './prepared.ts';
-import type { SimulationOptions, SimulationPolicy, SimulationResult } from './types.ts';
+import type { HostCost, SimulationOptions, SimulationPolicy, SimulationResult } from './types.ts';
 import { UNIT_BYTES_MAX, type Workload } from './workload.ts';
 
 const REFILL_BYTES = 256 * 1024;
@@ -18,6 +19,8 @@ interface StartFacts {
   readonly think: number;
   readonly warmMs: number;
   readonly setupMs: number;
+  readonly warmSetupMs: number;
+  readonly host: HostCost;
   readonly readAhead: boolean;
 }
 
@@ -46,11 +49,14 @@ export function simulate(
 ): SimulationResult {
   const { link, policy = 'first-access' } = options;
   const facts = startFacts(prepared, policy, options);
-  const { unitBytesMax, think, warmMs, setupMs, readAhead } = facts;
+  const { unitBytesMax, think, warmMs, setupMs, warmSetupMs, host, readAhead } = facts;
   const outcome = runStart(policy, facts, options, log);
   const { bytesPerSecond, roundTripMs, segmentBytes = 0 } = link;
   const lazyMs = prepared.lazyMs(
-    [bytesPerSecond, roundTripMs, segmentBytes, unitBytesMax, think, warmMs, setupMs, readAhead],
+    [
+      ...[bytesPerSecond, roundTripMs, segmentBytes, unitBytesMax, think, warmMs, readAhead],
+      ...[setupMs, warmSetupMs, host.attachMs, host.requestMs, host.mibMs],
+    ],
     () => (policy === 'none' ? outcome : runStart('none', facts, options)).predictedMs,
   );
   const boundMs = boundOf(facts, options);
@@ -72,25 +78,27 @@ function startFacts(
   policy: SimulationPolicy,
   options: SimulationOptions,
 ): StartFacts {
-  const { link, think = 1, readAhead = true, setupRoundTrips = SETUP_ROUND_TRIPS } = options;
+  const { link, think = 1, readAhead = true, host = HOST_COST_NONE } = options;
+  const { setupRoundTrips = SETUP_ROUND_TRIPS, warmSetupRoundTrips = 0 } = options;
   const unitBytesMax = unitBytesOf(policy, options.rangeBytes);
   const workload = prepared.workload(unitBytesMax);
   const { count, dueMs } = workload.accesses;
   const lastMs = count === 0 ? 0 : dueMs[count - 1];
   const warmMs = options.warmMs ?? lastMs * think;
   const setupMs = setupRoundTrips * link.roundTripMs;
-  return { workload, unitBytesMax, think, warmMs, setupMs, readAhead };
+  const warmSetupMs = Math.min(warmSetupRoundTrips, setupRoundTrips) * link.roundTripMs;
+  return { workload, unitBytesMax, think, warmMs, setupMs, warmSetupMs, host, readAhead };
 }
 
 function runStart(
   policy: SimulationPolicy,
-  { workload, think, warmMs, setupMs, readAhead }: StartFacts,
+  { workload, think, warmMs, setupMs, warmSetupMs, host, readAhead }: StartFacts,
   { link, concurrency, rangeBytes, rangesPerRequest }: SimulationOptions,
   log?: OutcomeLog,
 ): ColdStartOutcome {
   const isLazy = policy === 'none';
   return new ColdStart({
-    ...{ workload, link, policy, readAhead, think, warmMs, setupMs },
+    ...{ workload, link, policy, readAhead, think, warmMs, setupMs, warmSetupMs, host },
     concurrency: isLazy ? null : (concurrency ?? null),
     rangeBytes: isLazy ? null : (rangeBytes ?? null),
     rangesPerRequest: rangesPerRequest ?? registryLimits.requestRangesMax,

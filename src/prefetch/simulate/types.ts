@@ -27,6 +27,19 @@ export const SIMULATION_POLICIES = [
 ] as const;
 export type SimulationPolicy = (typeof SIMULATION_POLICIES)[number];
 
+/**
+ * Processor time of what fetches. There is one processor for it and the guest: a guest that does not
+ * wait is kept from running for as long as it takes, and one that waits loses nothing by it.
+ */
+export interface HostCost {
+  /** Of an attach, before the first request for a blob leaves. */
+  readonly attachMs: number;
+  /** Of a request, when its answer begins. */
+  readonly requestMs: number;
+  /** Of a MiB that arrives. */
+  readonly mibMs: number;
+}
+
 /** A simulated cold start, as far as it is not replaybd's own. */
 export interface SimulationOptions {
   readonly link: SimulatedLink;
@@ -47,6 +60,13 @@ export interface SimulationOptions {
   readonly think?: number;
   /** Round trips before the first request for a blob: connection, authorisation, manifest. Default 2. */
   readonly setupRoundTrips?: number;
+  /**
+   * Of those, what the times of the trace and `warmMs` have in them: of a warm run on the same link, all
+   * of them. Default 0, as of a trace that was recorded beside its registry.
+   */
+  readonly warmSetupRoundTrips?: number;
+  /** Default: what fetches takes no processor time. The bound never has any. */
+  readonly host?: HostCost;
   /** Whether misses read ahead where nothing prefetches (they do). Default true. */
   readonly readAhead?: boolean;
 }
