@@ -15,7 +15,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
+import { isDeepStrictEqual, parseArgs } from 'node:util';
 import { packageRoot } from '../src/base/package-root.ts';
 import type { AttachmentReport } from '../src/daemon/attachment.ts';
 import { makeDemoRootfs } from '../src/demo/rootfs.ts';
@@ -71,21 +71,45 @@ const { values } = parseArgs({
     workloads: { type: 'string', default: join(packageRoot, 'dist/workloads') },
     /** Packs the trace too, and measures starts that read the hot blob. */
     packed: { type: 'boolean', default: false },
+    /** Puts a workload's medians into traces/measured.json, in the place of earlier ones. */
+    keep: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
   },
 });
 const folder = mkdtempSync(join(tmpdir(), 'replaybd-cold-start-'));
 try {
   const workspace = await prepare(folder);
-  const rows: object[] = [];
+  const rows: Row[] = [];
   for (const link of values.link ?? ALL_LINKS) {
     const [megabitsPerSecond, roundTripMs] = link.split(':').map(Number);
     const row = await measureLink(workspace, { megabitsPerSecond, roundTripMs });
     rows.push(row);
     process.stdout.write(`${values.json ? JSON.stringify(row) : formatRow(row)}\n`);
   }
+  if (values.keep) keepMedians(rows);
 } finally {
   rmSync(folder, { recursive: true, force: true });
+}
+
+interface Medians extends Pick<Row, 'link' | 'lazyMs' | 'replayMs' | 'warmMs'> {
+  workload: string;
+}
+
+function keepMedians(rows: readonly Row[]): void {
+  const path = join(packageRoot, 'traces/measured.json');
+  const { workload } = values;
+  const measured = rows.map(({ link, ...times }) => {
+    const [lazyMs, replayMs, warmMs] = [times.lazyMs, times.replayMs, times.warmMs].map(
+      (ms) => Math.round(ms * 10) / 10,
+    );
+    return { workload, link, lazyMs, replayMs, warmMs };
+  });
+  const isSame = (one: Medians, other: Medians): boolean =>
+    one.workload === other.workload && isDeepStrictEqual(one.link, other.link);
+  const kept = (JSON.parse(readFileSync(path, 'utf8')) as Medians[]).filter(
+    (old) => !measured.some((row) => isSame(row, old)),
+  );
+  writeFileSync(path, `${JSON.stringify([...kept, ...measured], null, 2)}\n`);
 }
 
 async function prepare(work: string): Promise<Workspace> {
