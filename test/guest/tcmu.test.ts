@@ -14,6 +14,8 @@ import { inGuest, runGuestJob } from './guest.ts';
 const MODULES = ['target_core_user', 'tcm_loop', 'sd_mod', 'ext4'];
 /** Each of its devices has a ring of 8 MiB in the kernel. */
 const MANY_MEMORY_MIB = 3072;
+/** What is done at the same moment is, where races are what a job is about. */
+const TWO_PROCESSORS = ['-smp', '2'];
 const fixture = new Scratch();
 const registryFolder = fixture.path('registry');
 const rootfs = ['undici', 'pino'].map((name) => fixture.path(`rootfs-${name}`));
@@ -47,7 +49,12 @@ test('a disk grows under a mounted file system', inGuest('fio'), async () => {
 });
 
 test('a killed process is replaced without an I/O error', inGuest('fio'), async () => {
-  await runGuestJob({ name: 'tcmu-crash', modules: MODULES, args: [image.config] });
+  await runGuestJob({
+    name: 'tcmu-crash',
+    modules: MODULES,
+    args: [image.config],
+    qemu: TWO_PROCESSORS,
+  });
 });
 
 test("a snapshotter's devices are served by the daemon", inGuest(), async () => {
@@ -64,5 +71,6 @@ test('fifty devices are attached at once', inGuest(), async () => {
     modules: MODULES,
     args: [image.config, image.raw, rootfs[1]],
     memoryMiB: MANY_MEMORY_MIB,
+    qemu: TWO_PROCESSORS,
   });
 });
