@@ -212,7 +212,7 @@ test('ranges past the end, too long or with unknown flags are not cleared', asyn
   assert.ok(device.bytes.subarray(0, 4096).every((byte) => byte === 0));
 });
 
-test('a guest that cannot flush, or chose write-through, has durable writes', async (t) => {
+test('writes are durable unless a guest that can flush chose otherwise', async (t) => {
   const sector = Buffer.alloc(512, 1);
   const noFlush = await serve(t, { writable: true }, { features: ~(1n << 9n) });
   await noFlush.disk.change(noFlush.driver.queues[0], blockType.write, 0, sector);
@@ -220,10 +220,13 @@ test('a guest that cannot flush, or chose write-through, has durable writes', as
   const chosen = await serve(t, { writable: true });
   const [queue] = chosen.driver.queues;
   await chosen.disk.change(queue, blockType.write, 0, sector);
-  const change = Buffer.alloc(13);
-  change.writeUInt32LE(32, 0);
-  change.writeUInt32LE(1, 4);
-  await chosen.driver.tell(request.setConfig, change);
-  await chosen.disk.change(queue, blockType.write, 0, sector);
-  assert.deepEqual(chosen.device.calls, ['write', 'write-fua']);
+  for (const writeback of [1, 0]) {
+    const change = Buffer.alloc(13);
+    change.writeUInt32LE(32, 0);
+    change.writeUInt32LE(1, 4);
+    change.writeUInt8(writeback, 12);
+    await chosen.driver.tell(request.setConfig, change);
+    await chosen.disk.change(queue, blockType.write, 0, sector);
+  }
+  assert.deepEqual(chosen.device.calls, ['write-fua', 'write', 'write-fua']);
 });

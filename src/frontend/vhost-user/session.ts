@@ -63,8 +63,11 @@ export class Session {
   /** Where the front end listens to us; null when it does not. */
   #backendChannel: number | null = null;
   #closing: Promise<void> | null = null;
-  /** As the guest set it; counts where it may set it. */
-  #isWriteback = true;
+  /**
+   * As the guest set it. Not unless it did: it goes on when this process is killed, and does not write again
+   * what was answered and not yet in the layer's log.
+   */
+  #isWriteback = false;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -354,7 +357,7 @@ export class Session {
       queue.base = 0;
     }
     this.#status = 0n;
-    this.#isWriteback = true;
+    this.#isWriteback = false;
   }
 
   #queue(index: number): Virtqueue {

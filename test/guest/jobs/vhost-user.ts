@@ -20,7 +20,10 @@ try {
   step('look at the disk');
   const queue = '/sys/block/vda/queue';
   assert.equal((await output('blockdev', '--getsize64', DISK)).trim(), sizeBytes);
-  assert.equal(readFileSync('/sys/block/vda/cache_type', 'utf8').trim(), 'write back');
+  const cache = '/sys/block/vda/cache_type';
+  assert.equal(readFileSync(cache, 'utf8').trim(), 'write through');
+  writeFileSync(cache, 'write back');
+  assert.equal(readFileSync(cache, 'utf8').trim(), 'write back');
   assert.ok(Number(readFileSync(`${queue}/discard_max_bytes`, 'utf8')) > 0);
   assert.ok(Number(readFileSync(`${queue}/write_zeroes_max_bytes`, 'utf8')) > 0);
   const mount = scratch.path('mount');
