@@ -33,7 +33,10 @@ async function logIn(console: GuestConsole): Promise<void> {
 async function answer(console: GuestConsole, command: string): Promise<string> {
   console.type(`${command}; echo "en""d of answer"`);
   await console.until('d of answer"\n');
-  return await console.until('end of answer');
+  const text = await console.until('end of answer');
+  // What is typed before the shell asks for it is echoed twice.
+  await console.until('# ');
+  return text;
 }
 
 async function makeRoot(scratch: Scratch): Promise<Buffer[]> {
