@@ -9,6 +9,9 @@ export function collect<T>(parse: (text: string) => T): (text: string, before?: 
   return (text, before = []) => [...before, parse(text)];
 }
 
+/** The same of plain words. */
+export const collectWords = collect((text) => text);
+
 /** A number above 0, fractions included. */
 export function positiveNumber(text: string): number {
   const value = Number(text);

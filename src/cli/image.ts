@@ -10,7 +10,7 @@ import { addToLayout, isLayout } from '../image/build/oci-layout.ts';
 import { pushImage } from '../image/build/push-image.ts';
 import type { ZFileAlgorithm } from '../image/zfile/format.ts';
 import type { Platform } from '../registry/manifest.ts';
-import { platform, positiveNumber, wholeNumber } from './arguments.ts';
+import { collectWords, platform, positiveNumber, wholeNumber } from './arguments.ts';
 import { addRegistryOptions, withRegistry, type RegistryFlags } from './registry-options.ts';
 import { formatBytes, interruptible, ProgressLine } from './terminal.ts';
 
@@ -39,7 +39,11 @@ export function register(program: Command): void {
   const image = program.command('image').description('make overlaybd images and describe them');
   addRegistryOptions(image.command('build'))
     .description('make an overlaybd image of directories, without a mount or a daemon')
-    .requiredOption('--rootfs <dir>', 'content; repeat it for more layers, bottom first', collect)
+    .requiredOption(
+      '--rootfs <dir>',
+      'content; repeat it for more layers, bottom first',
+      collectWords,
+    )
     .option('--tag <name>', 'name of the image in the layout', 'latest')
     .option('--layout <dir>', 'write an OCI image layout, or add to it')
     .option('--push <reference>', 'push to a registry (http:// in front for one without TLS)')
@@ -58,9 +62,9 @@ export function register(program: Command): void {
       wholeNumber(1, ext4Limits.inodesMax),
     )
     .option('--platform <os/arch>', "platform (default: this machine's)", platform)
-    .option('--entrypoint <word>', 'repeat it for more words', collect)
-    .option('--cmd <word>', 'repeat it for more words', collect)
-    .option('--env <NAME=value>', 'repeat it for more', collect)
+    .option('--entrypoint <word>', 'repeat it for more words', collectWords)
+    .option('--cmd <word>', 'repeat it for more words', collectWords)
+    .option('--env <NAME=value>', 'repeat it for more', collectWords)
     .option('--json', 'print the result as JSON')
     .action(build);
   addRegistryOptions(image.command('config'))
@@ -151,10 +155,6 @@ function parseLayout(image: string): { folder: string; tag: string | null } | nu
   if (!image.startsWith('oci:')) return isLayout(image) ? { folder: image, tag: null } : null;
   const [, folder = '', tag = null] = /^oci:([^:]*)(?::(.+))?$/.exec(image) ?? [];
   return { folder, tag };
-}
-
-function collect(value: string, previous: string[] = []): string[] {
-  return [...previous, value];
 }
 
 /** A disk of at least so many GiB: a file system has whole blocks. */

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { collect, wholeNumber } from './arguments.ts';
+import { collectWords, wholeNumber } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { controlSource } from '../../tui/control-source.ts';
 import { runTui } from '../../tui/run.ts';
@@ -21,7 +21,7 @@ export function register(program: Command): void {
     .option(
       '--image <image>',
       'config.v1.json or a registry reference: names the files; may be repeated, one for each trace',
-      collect((text) => text),
+      collectWords,
     )
     .option('--view <number>', 'the view to begin with, 1 to 7', wholeNumber(1, 7))
     .option('--plain', 'text without pictures, as for screen readers (or INK_SCREEN_READER=true)');
