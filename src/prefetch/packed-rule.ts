@@ -19,8 +19,8 @@ export interface PackedLink {
 const ROUND_TRIP_MS_UNKNOWN = 20;
 const BYTES_PER_SECOND_UNKNOWN = 125_000_000;
 /**
- * A registry of which nothing is known is taken for one that answers one range: a hot blob that was not
- * needed takes no longer than the layers' blobs do, and doing without one that was takes much longer.
+ * A registry of which nothing is known is taken for one that answers one range: of long plans, a hot blob that
+ * was not needed takes about as long as the layers' blobs do, and doing without one that was takes much longer.
  */
 const RANGES_PER_REQUEST_UNKNOWN = 1;
 /** Of what the link carries: many fresh connections get through TCP's slow start sooner than few. */
