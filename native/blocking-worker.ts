@@ -30,6 +30,11 @@ function readHead(path: string, length: number): Uint8Array {
   }
 }
 
+/** Throws what the kernel has against opening the device; nothing of it is read. */
+function probeDevice(path: string): void {
+  closeSync(openSync(path, 'r'));
+}
+
 /** Throws ENOTCONN on a FUSE mount whose server is gone; cached attributes cannot hide it. */
 function probeFilesystem(path: string): void {
   statfsSync(path);
@@ -56,6 +61,7 @@ const calls = {
   /** Of a loop device: what was written to it without a file system. */
   fsync: fsyncSync,
   readHead,
+  probeDevice,
   probeFilesystem,
   /** These wait for a device where the files are configfs's. */
   writeAttribute,

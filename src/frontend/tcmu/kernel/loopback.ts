@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Clock } from '../../../base/clock.ts';
 import { codeOf, messageOf, ReplaybdError } from '../../../base/errors.ts';
@@ -75,22 +75,33 @@ export class LoopbackLun {
     }
   }
 
+  /**
+   * The kernel makes a disk bit by bit: its name, then its node, and only later what is needed to
+   * open it. A disk is there when it can be opened.
+   */
   async #findDisk(clock: Clock): Promise<string> {
     const address = `${readAttribute(join(this.#portal, 'address'))}:0`;
-    const folder = `/sys/class/scsi_device/${address}/device/block`;
+    const device = `/sys/class/scsi_device/${address}/device`;
+    let missing = `${device}/block: empty`;
     for (let look = 0; look < tcmuLimits.diskLooksMax; look += 1) {
-      const name = listFolder(folder).at(0);
-      if (name !== undefined && existsSync(`/dev/${name}`)) {
-        writeFileSync(`/sys/block/${name}/device/timeout`, String(COMMAND_SECONDS_MAX));
-        return `/dev/${name}`;
+      const name = listFolder(`${device}/block`).at(0);
+      if (name !== undefined) {
+        const disk = `/dev/${name}`;
+        try {
+          await this.#thread.call('probeDevice', disk);
+          await writeAttribute(this.#thread, `${device}/timeout`, String(COMMAND_SECONDS_MAX));
+          return disk;
+        } catch (error) {
+          missing = messageOf(error);
+        }
       }
       await clock.sleep(tcmuLimits.diskLookMs);
     }
     throw new ReplaybdError(
       'ERR_TCMU_DISK',
-      `${folder}: no disk came of the LUN within ` +
-        `${(tcmuLimits.diskLooksMax * tcmuLimits.diskLookMs) / 1000} s. Look into dmesg, and load ` +
-        'the disk driver: modprobe sd_mod',
+      `no disk came of the LUN within ` +
+        `${(tcmuLimits.diskLooksMax * tcmuLimits.diskLookMs) / 1000} s (${missing}). Look into ` +
+        'dmesg, and load the disk driver: modprobe sd_mod',
     );
   }
 }
