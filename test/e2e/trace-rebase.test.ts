@@ -227,7 +227,7 @@ test('a trace is told by file', { skip }, async (t) => {
 test('a trace is told by which files a replay brings late', { skip }, async (t) => {
   const scratch = scratchOf(t);
   const command = ['trace', 'files', traceOf('v1'), reference('v1'), '--cache', 'none'];
-  const slow = ['--bandwidth', '5mbit', '--rtt', '50ms', '--sort', 'wait'];
+  const slow = ['--bandwidth', '1mbit', '--rtt', '50ms', '--sort', 'wait'];
   const report = await cliJson<FileReport>(scratch, [...command, ...slow, '--limit', '10000']);
   const late = report.files.filter(({ simulated }) => (simulated?.lateBytes ?? 0) > 0);
   assert.ok(late.length > 0);

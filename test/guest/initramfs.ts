@@ -20,6 +20,8 @@ const MOUNT_HOST =
   'mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=524288,cache=loose host /host';
 /** What a device of the guest had to complain about is often in the kernel's log alone. */
 const PRINT_KERNEL_LOG = 'echo GUEST-KERNEL-LOG; dmesg | tail -n 80';
+/** Changing a terminal's settings waits until all that was printed has left; turning off does not. */
+const DRAIN_CONSOLE = 'stty -echo < /dev/console';
 
 /** What the guest runs. */
 export interface GuestCommand {
@@ -75,7 +77,7 @@ function initScript(steps: readonly string[]): string {
 }
 
 function endSteps(): string[] {
-  return ['echo "GUEST-EXIT $status"', 'poweroff -f'];
+  return ['echo "GUEST-EXIT $status"', DRAIN_CONSOLE, 'poweroff -f'];
 }
 
 function switchRoot(init: string): string[] {
@@ -111,6 +113,7 @@ function serviceSteps(kernel: GuestKernel, command: GuestCommand): string[] {
     'status=$?',
     PRINT_KERNEL_LOG,
     'echo "GUEST-EXIT $status"',
+    DRAIN_CONSOLE,
     'systemctl poweroff -ff',
   ].join('\n');
   const unit = [
