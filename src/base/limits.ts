@@ -41,8 +41,8 @@ export const upperLimits = {
   leavesMax: 2 ** 24,
   /** One write's part that becomes one entry; the original's, in bytes. */
   writeBytesMax: 4 * 1024 * 1024,
-  /** How long one thread waits for another that has an index's lock. */
-  lockMsMax: 10_000,
+  /** How long one thread waits for another that has an index's lock, and may wait for a disk. */
+  lockMsMax: 60_000,
   /** How long writers may take to leave a layer that is being flushed, replaced or closed. */
   shutOutMsMax: 60_000,
   /** Entries of one frame of a sparse layer's sidecar. */

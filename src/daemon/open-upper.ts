@@ -3,8 +3,7 @@ import { dirname } from 'node:path';
 import { ReplaybdError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { LowerLocation } from '../image/config.ts';
-import { createUpper } from '../image/lsmt/create-upper.ts';
-import { sidecarPath } from '../image/lsmt/sidecar.ts';
+import { createUpper, upperFiles } from '../image/lsmt/create-upper.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { openWritableUpper, type WritableUpper } from '../image/lsmt/writable-upper.ts';
 import type { Stack } from '../image/stack.ts';
@@ -70,7 +69,7 @@ export async function createDeviceUpper(
     await writeDeviceConfig(configPath, lowers, { data, index });
   } catch (error) {
     // Without a configuration the next attempt would find files of which it knows nothing.
-    await Promise.all([data, index, sidecarPath(data)].map((path) => rm(path, { force: true })));
+    await Promise.all(upperFiles({ data, index }).map((path) => rm(path, { force: true })));
     throw error;
   }
 }

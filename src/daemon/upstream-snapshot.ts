@@ -2,8 +2,8 @@ import { access, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { codeOf, messageOf } from '../base/errors.ts';
 import { readImageConfig } from '../image/config.ts';
-import { sidecarPath } from '../image/lsmt/sidecar.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
+import { upperFiles } from '../image/lsmt/create-upper.ts';
 import { openWritableUpper } from '../image/lsmt/writable-upper.ts';
 import type { UpstreamReply } from './control-routes.ts';
 import type { Devices } from './devices.ts';
@@ -56,9 +56,7 @@ async function takeUntouched(paths: { data: string; index: string }): Promise<Up
   const { isEmpty, kind } = upper;
   await upper.close();
   if (!isEmpty) throw new Error(`${paths.data}: expected an empty writable layer, found data`);
-  for (const path of [paths.data, paths.index, sidecarPath(paths.data)]) {
-    await rm(path, { force: true });
-  }
+  for (const path of upperFiles(paths)) await rm(path, { force: true });
   return kind;
 }
 

@@ -5,7 +5,7 @@ import { messageOf, ReplaybdError } from '../base/errors.ts';
 import { lsmtLimits } from '../base/limits.ts';
 import type { Logger } from '../base/log.ts';
 import { openLocalBlob } from '../blob/local-blob.ts';
-import { createUpper, type UpperPaths } from '../image/lsmt/create-upper.ts';
+import { createUpper, upperFiles, type UpperPaths } from '../image/lsmt/create-upper.ts';
 import { openLocked } from '../image/lsmt/open-upper.ts';
 import { appendSeal, isSealed } from '../image/lsmt/seal-upper.ts';
 import { sidecarPath } from '../image/lsmt/sidecar.ts';
@@ -192,8 +192,7 @@ async function complete(
   const { old, new: upper } = journal;
   await advanceConfig(configPath, old.data, { data: upper.data, index: upper.index });
   await onStep('configured');
-  await removeFile(old.index);
-  await removeFile(sidecarPath(old.data));
+  for (const path of upperFiles(old)) if (path !== old.data) await removeFile(path);
   await onStep('cleaned');
   await removeJournal(configPath);
 }
@@ -207,7 +206,7 @@ async function undo(
   if (!(await exists(upper.data))) return removeJournal(configPath);
   const uuid = await readUpperUuid(upper.data).catch(() => null);
   if (uuid === upper.uuid) {
-    for (const path of [upper.index, sidecarPath(upper.data), upper.data]) await removeFile(path);
+    for (const path of upperFiles(upper).reverse()) await removeFile(path);
   } else {
     log?.warn({ upper: upper.data }, `${upper.data}: left, as no snapshot of ours created it`);
   }

@@ -1,13 +1,21 @@
-import { mkdtempSync, readFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { globSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { readBootId } from '../../src/base/boot-id.ts';
+import { crc32c } from '../../src/base/crc32c.ts';
 import { createUpper, type UpperPaths } from '../../src/image/lsmt/create-upper.ts';
+import { pendingPath } from '../../src/image/lsmt/pending-file.ts';
 import type { UpperKind } from '../../src/image/lsmt/upper-map.ts';
 import { openUpper } from '../../src/image/lsmt/upper.ts';
 import { openWritableUpper, type WritableUpper } from '../../src/image/lsmt/writable-upper.ts';
 import { digestOf, fileBytes, fixtures } from './lsmt-support.ts';
+
+/** Of the headers in a file of pending changes. */
+const BOOT_ID_AT = 8;
+const HEADER_BYTES = 96;
 
 export const kinds: readonly UpperKind[] = ['append', 'sparse'];
 
@@ -81,6 +89,22 @@ export async function newUpper(
 ): Promise<WritableUpper> {
   await createUpper({ ...paths, kind, virtualSizeBytes });
   return await openWritableUpper(paths);
+}
+
+/** Makes what layers of a folder have pending look as if it were from before the machine started. */
+export function pretendReboot(folder: string): void {
+  for (const path of globSync(join(folder, pendingPath('*')))) changeBootId(path);
+}
+
+function changeBootId(path: string): void {
+  const bytes = readFileSync(path);
+  const bootId = Buffer.from(readBootId());
+  for (let at = bytes.indexOf(bootId); at >= 0; at = bytes.indexOf(bootId, at + 1)) {
+    bytes.write(randomUUID(), at, 'latin1');
+    const header = bytes.subarray(at - BOOT_ID_AT, at - BOOT_ID_AT + HEADER_BYTES);
+    header.writeUInt32LE(crc32c(header.subarray(0, -4)), HEADER_BYTES - 4);
+  }
+  writeFileSync(path, bytes);
 }
 
 /** SHA-256 of the disk that a writable layer alone makes, read from its files. */

@@ -1,5 +1,5 @@
+import { readBootId } from '../../base/boot-id.ts';
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import { systemClock, type Clock } from '../../base/clock.ts';
 import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { cacheLimits, GRANULE_BYTES } from '../../base/limits.ts';
@@ -45,7 +45,7 @@ const MEMORY_BYTES_DEFAULT = 256 * 1024 * 1024;
 /** Opens a cache in a folder of its own, for this process alone. Throws ERR_CACHE_LOCKED. */
 export async function openBlobCache(path: string, options: BlobCacheOptions): Promise<BlobCache> {
   const { files = systemFiles, log = silentLogger } = options;
-  const bootId = options.bootId ?? readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  const bootId = options.bootId ?? readBootId();
   const folder = await CacheFolder.open({ path, files, bootId, log });
   try {
     return new BlobCache(options, folder, await folder.scan());

@@ -5,6 +5,7 @@ import { syncFolder } from '../../base/atomic-file.ts';
 import { codeOf, ReplaybdError } from '../../base/errors.ts';
 import { SECTOR_BYTES, upperLimits } from '../../base/limits.ts';
 import { LSMT_BLOCK_BYTES, serializeLsmtBlock } from './format.ts';
+import { pendingPath } from './pending-file.ts';
 import { sidecarHeader, sidecarPath } from './sidecar.ts';
 import type { UpperKind } from './upper-map.ts';
 
@@ -13,6 +14,11 @@ export interface UpperPaths {
   data: string;
   /** A sparse layer's is empty; the original wants it to exist. */
   index: string;
+}
+
+/** All files that a layer may have: those, a sparse one's sidecar, and what a killed process left. */
+export function upperFiles({ data, index }: UpperPaths): string[] {
+  return [data, index, sidecarPath(data), pendingPath(data)];
 }
 
 export interface CreateUpperOptions extends UpperPaths {

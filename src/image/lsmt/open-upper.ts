@@ -1,5 +1,5 @@
 import { open, type FileHandle } from 'node:fs/promises';
-import { tryLockFile } from '../../../native/file-space.ts';
+import { punchHole, tryLockFile } from '../../../native/file-space.ts';
 import { mapGrowingFile, unmapWindow, type FileWindow } from '../../../native/memory-map.ts';
 import { writeFileAtomic } from '../../base/atomic-file.ts';
 import { messageOf, ReplaybdError } from '../../base/errors.ts';
@@ -9,6 +9,8 @@ import { checkUpperSize, type UpperPaths } from './create-upper.ts';
 import { LSMT_BLOCK_BYTES, LSMT_DATA_SECTOR, LSMT_ENTRY_BYTES } from './format.ts';
 import { encodeEntry, type LsmtEntryColumns } from './index-entries.ts';
 import { LogFile } from './log-file.ts';
+import type { PendingFile } from './pending-file.ts';
+import { replayLog } from './log-replay.ts';
 import { isSealed } from './seal-upper.ts';
 import { SectorMap } from './sector-map.ts';
 import { SharedUpper } from './shared-upper.ts';
@@ -16,6 +18,8 @@ import { writeSidecar } from './sidecar.ts';
 import type { UpperMap } from './upper-map.ts';
 import { readUpper, type LsmtUpper } from './upper.ts';
 import { UpperState } from './upper-state.ts';
+
+const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
 
 // The steps that make a writable layer's files usable for writing.
 
@@ -70,7 +74,7 @@ export async function openLocked(path: string): Promise<FileHandle> {
 }
 
 /**
- * Cuts off what a crash left incomplete, gives a sparse layer the sidecar that it lacks, and
+ * Cuts off what a crash left incomplete, writes down what was pending, gives a sparse layer the sidecar that it lacks, and
  * rewrites a log of which little counts any more.
  */
 export async function repairUpper(
@@ -79,21 +83,58 @@ export async function repairUpper(
   log: Logger,
 ): Promise<LogFile> {
   const { kind } = found;
-  const { torn, entries, hasSidecar } = found.log;
+  const { torn, entries, changes, isPendingStale, hasSidecar } = found.log;
+  const { pending, recent } = changes;
   if (torn !== null) {
     log.warn({ upper: paths.data }, `${paths.data}: dropped ${torn}: it was never flushed`);
+  }
+  if (isPendingStale) {
+    log.warn(
+      { upper: paths.data },
+      `${paths.data}: dropped pending changes: another program has written the layer since`,
+    );
   }
   if (kind === 'append') {
     const { size } = await data.stat();
     if (size % SECTOR_BYTES !== 0) await data.truncate(size - (size % SECTOR_BYTES));
   }
+  // No entry on disk may lead to data that is not there.
+  if (pending.length > 0) await data.datasync();
   const isLong = entries > upperLimits.logEntriesKept && entries > 2 * found.count;
-  if (!isLong && (kind === 'append' || hasSidecar)) {
-    return await LogFile.open(paths, kind, found.log);
+  if (isLong || (kind === 'sparse' && !hasSidecar)) {
+    if (kind === 'append') await rewriteIndex(paths.index, found);
+    else await writeSidecar(paths.data, found.uuid, found);
+    if (kind === 'sparse') await punchZeroed(data, recent, paths.data);
+    return await LogFile.open(paths, kind, (await readUpper(data, paths)).log);
   }
-  if (kind === 'append') await rewriteIndex(paths.index, found);
-  else await writeSidecar(paths.data, found.uuid, found);
-  return await LogFile.open(paths, kind, (await readUpper(data, paths)).log);
+  const file = await LogFile.open(paths, kind, found.log);
+  try {
+    if (pending.length > 0) {
+      await file.append(pending);
+      log.info(
+        { upper: paths.data, changes: pending.length / ENTRY_WORDS },
+        `${paths.data}: wrote down what was pending when the last process ended`,
+      );
+    }
+    if (recent.length > 0) await file.sync();
+    if (kind === 'sparse') await punchZeroed(data, recent, paths.data);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** Durably gives back the blocks of what the last entries call zeroed. */
+async function punchZeroed(data: FileHandle, recent: Uint32Array, name: string): Promise<void> {
+  const { count, start, sectors, zeroed } = replayLog(recent, name);
+  if (!zeroed.includes(1)) return;
+  for (let row = 0; row < count; row += 1) {
+    if (zeroed[row] === 0) continue;
+    const offset = (LSMT_DATA_SECTOR + start[row]) * SECTOR_BYTES;
+    punchHole(data.fd, offset, sectors[row] * SECTOR_BYTES);
+  }
+  await data.datasync();
 }
 
 /** The same log, with those entries only that count. */
@@ -125,6 +166,7 @@ async function rewriteIndex(path: string, entries: LsmtEntryColumns): Promise<vo
 export async function shareUpper(
   { data, found }: LockedUpper,
   virtualSizeBytes: number,
+  pending: PendingFile,
 ): Promise<{ map: UpperMap; shared: SharedUpper; window: FileWindow }> {
   const { kind, name } = found;
   checkUpperSize(name, virtualSizeBytes);
@@ -146,9 +188,11 @@ export async function shareUpper(
       mappedBytes: window.sizeBytes,
       ...SectorMap.allocate(virtualSizeBytes),
       state: UpperState.allocate(),
+      pendingFd: pending.fd,
       log: new SharedArrayBuffer(upperLimits.pendingEntriesMax * LSMT_ENTRY_BYTES),
     };
     const shared = new SharedUpper(map);
+    shared.state.generation = pending.generation;
     shared.state.append = Math.max(Math.ceil(size / SECTOR_BYTES), LSMT_DATA_SECTOR);
     shared.state.end = shared.state.append;
     fillMap(shared.sectors, found, virtualSizeBytes);

@@ -3,6 +3,7 @@ import { ReplaybdError } from '../../base/errors.ts';
 import { lsmtLimits, SECTOR_BYTES, upperLimits } from '../../base/limits.ts';
 import { LSMT_DATA_SECTOR, LSMT_ENTRY_BYTES } from './format.ts';
 import { encodeEntry, type LsmtEntry } from './index-entries.ts';
+import { PendingRecords } from './pending-file.ts';
 import { runKinds, SectorMap } from './sector-map.ts';
 import { upperWriteError } from './upper-errors.ts';
 import type { UpperMap } from './upper-map.ts';
@@ -13,8 +14,8 @@ const WRITE_SECTORS_MAX = upperLimits.writeBytesMax / SECTOR_BYTES;
 
 /**
  * A writable layer as one thread uses it. Writes are synchronous and touch nothing but the layer's
- * own file: data goes to the file first, then to the index, and its entry to the log that the main
- * thread writes down (`WritableUpper`). What a method refuses with false is for the main thread to
+ * own files: data goes to the data file first, its entry to the pending ones and to the log that the
+ * main thread writes down (`WritableUpper`), then to the index. What a method refuses with false is for the main thread to
  * do: the log is full, or the layer is changing.
  *
  * Methods throw ReplaybdErrors with the errno of a guest: EINVAL, ENOSPC, EIO.
@@ -25,6 +26,7 @@ export class SharedUpper {
   /** What the layer has; see `find`. */
   readonly sectors: SectorMap;
   readonly #log: Uint32Array<SharedArrayBuffer>;
+  readonly #pending: PendingRecords;
   readonly #logEntriesMax: number;
   readonly #sectorMax: number;
   readonly #isAppend: boolean;
@@ -35,6 +37,7 @@ export class SharedUpper {
     this.state = new UpperState(map.state);
     this.sectors = new SectorMap(map, this.state);
     this.#log = new Uint32Array(map.log);
+    this.#pending = new PendingRecords(map.pendingFd, map.name);
     this.#logEntriesMax = this.#log.length / ENTRY_WORDS;
     this.#isAppend = map.kind === 'append';
     const mappedSectors = Math.floor(map.mappedBytes / SECTOR_BYTES);
@@ -108,8 +111,6 @@ export class SharedUpper {
       if (!this.sectors.prepare(lba, sectors, zeroed)) {
         throw this.#full(`its index may have ${upperLimits.leavesMax} leaves. Commit the layer`);
       }
-      if (zeroed) this.sectors.setZeroed(lba, sectors);
-      else this.sectors.setData(lba, sectors, sector);
       if (this.#isAppend && !zeroed) state.end = Math.max(state.end, sector + sectors);
       this.#entry.lba = lba;
       this.#entry.sectors = sectors;
@@ -117,7 +118,12 @@ export class SharedUpper {
       if (zeroed) this.#entry.mapped = this.#isAppend ? state.end : LSMT_DATA_SECTOR + lba;
       else this.#entry.mapped = sector;
       this.#entry.zeroed = zeroed;
-      encodeEntry(this.#entry, this.#log, state.logged * ENTRY_WORDS);
+      const at = state.logged * ENTRY_WORDS;
+      encodeEntry(this.#entry, this.#log, at);
+      const entry = this.#log.subarray(at, at + ENTRY_WORDS);
+      this.#pending.put(state.generation, state.logged, entry);
+      if (zeroed) this.sectors.setZeroed(lba, sectors);
+      else this.sectors.setData(lba, sectors, sector);
       state.logged += 1;
       return true;
     } finally {

@@ -9,19 +9,27 @@ import { overlayLayers } from './overlay.ts';
 const SCAN_BYTES = 1024 * 1024;
 const ZERO_SECTOR = Buffer.alloc(SECTOR_BYTES);
 
+/** The log of a sparse layer. */
+export interface SparseLog {
+  /** All entries, the last ones included; null without a sidecar. */
+  words: Uint32Array | null;
+  /** The last ones, which alone say what their sectors are. */
+  recent: Uint32Array;
+}
+
 /**
- * What a sparse layer of `sizeBytes` holds. Without a sidecar (`log` null) that is what its file
- * system stores, as the original has it. With one, it is what the log says; and what the log does
- * not call data, but is stored and not zero, is data all the same: a write that was not flushed, or
- * one by the original.
+ * What a sparse layer of `sizeBytes` holds. Without a sidecar that is what its file system stores, as
+ * the original has it. With one, it is what the log says; and what the log does not call data, but is
+ * stored and not zero, is data all the same: a write that was not flushed, or one by the original.
+ * Where recent entries call it zeroed, though, the file system has only not been told yet.
  */
 export async function sparseColumns(
   data: FileHandle,
   sizeBytes: number,
   name: string,
-  log: Uint32Array | null,
+  { words, recent }: SparseLog,
 ): Promise<LsmtEntryColumns> {
-  if (log === null) {
+  if (words === null) {
     const pieces = new PieceColumns();
     for (const { lba, sectors } of storedRuns(data.fd, sizeBytes, name)) {
       pushData(pieces, lba, sectors);
@@ -29,11 +37,13 @@ export async function sparseColumns(
     return pieces.inOrder();
   }
   const sectorEnd = Math.floor(sizeBytes / SECTOR_BYTES) - LSMT_DATA_SECTOR;
-  const logged = inPlace(replayLog(log, name), sectorEnd);
+  const logged = inPlace(replayLog(words, name), sectorEnd);
   const found = new PieceColumns();
   const runs = unloggedRuns(logged, storedRuns(data.fd, sizeBytes, name));
   for (const { lba, sectors } of runs) await findWritten(data, lba, sectors, found);
-  const { count, start, sectors, mapped, zeroed } = overlayLayers([logged, found.inOrder()]);
+  const latest = inPlace(replayLog(recent, name), sectorEnd);
+  const layers = [logged, found.inOrder(), latest];
+  const { count, start, sectors, mapped, zeroed } = overlayLayers(layers);
   return { count, start, sectors, mapped, zeroed, hasTags: false };
 }
 

@@ -20,6 +20,8 @@ export interface UpperMap {
   readonly leaves: SharedArrayBuffer;
   /** Locks, counters and the append position: see UpperState. */
   readonly state: SharedArrayBuffer;
+  /** The file of pending changes, open for writing: see PendingFile. */
+  readonly pendingFd: number;
   /** Entries that the main thread has not written to the log file yet: see EntryLog. */
   readonly log: SharedArrayBuffer;
 }

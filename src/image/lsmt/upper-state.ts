@@ -6,11 +6,12 @@ import { upperLimits } from '../../base/limits.ts';
  *
  *   gate      whether writers may enter; one that may not hands its write to the main thread
  *   inside    writers that have entered and not left
- *   lock      guards the index, the log and what follows; held for microseconds
+ *   lock      guards the index, the log and what follows; held for microseconds, unless the disk stalls
  *   logged    entries in the log
  *   leaves    leaves of the index that are in use
  *   append    first sector of the data file that no write has taken
  *   end       first sector behind all data that the log's entries map to
+ *   generation  of the entries in the log, counted from 0: see PendingFile
  *   dirty     1 when something was written since the last flush began
  */
 const GATE = 0;
@@ -21,6 +22,7 @@ const LEAVES = 4;
 const APPEND = 5;
 const END = 6;
 const DIRTY = 7;
+const GENERATION = 8;
 const WORDS = 16;
 
 /**
@@ -105,6 +107,14 @@ export class UpperState {
 
   set logged(entries: number) {
     this.#words[LOGGED] = entries;
+  }
+
+  get generation(): number {
+    return this.#words[GENERATION];
+  }
+
+  set generation(count: number) {
+    this.#words[GENERATION] = count;
   }
 
   get leaves(): number {

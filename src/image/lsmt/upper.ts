@@ -13,6 +13,12 @@ import {
 import { decodeEntry, indexWords, mappedError, type LsmtEntryColumns } from './index-entries.ts';
 import { replayLog } from './log-replay.ts';
 import { refuseUnfinishedResize } from './resize-journal.ts';
+import {
+  continuationOf,
+  readPending,
+  type PendingBatch,
+  type PendingChanges,
+} from './pending-file.ts';
 import { readSidecar } from './sidecar.ts';
 import { sparseColumns } from './sparse-columns.ts';
 import type { UpperKind } from './upper-map.ts';
@@ -39,6 +45,10 @@ export interface UpperLog {
   readonly frames: number;
   /** What a crash left incomplete and was therefore dropped; null when nothing was. */
   readonly torn: string | null;
+  /** What a process that was killed did not get to write down. */
+  readonly changes: PendingChanges;
+  /** Pending changes are left out, as another program has written the layer since. */
+  readonly isPendingStale: boolean;
   /** A sparse layer that has a sidecar; without one, the original's rule says what it holds. */
   readonly hasSidecar: boolean;
 }
@@ -80,20 +90,28 @@ export async function readUpper(
 ): Promise<LsmtUpper> {
   const header = await readHeader(data, paths.data);
   const { uuid, parentUuid } = header;
+  // Before the log, as they go from there to the log of a device that is in use.
+  const batches = await readPending(paths.data, uuid);
   const { size } = await data.stat();
   if (header.isSparse) {
     const { virtualSizeBytes } = header;
     const sidecar = await readSidecar(paths.data, uuid);
     // What an interrupted sealing put behind the disk is none of it.
     const diskEnd = virtualSizeBytes === 0 ? size : LSMT_BLOCK_BYTES + virtualSizeBytes;
-    const words = sidecar?.words ?? null;
-    const columns = await sparseColumns(data, Math.min(size, diskEnd), paths.data, words);
+    const logged = sidecar?.words ?? new Uint32Array(0);
+    const pending = pendingFacts(logged, sidecar === null ? [] : batches, Infinity);
+    const words = sidecar === null ? null : joined(logged, pending.changes.pending);
+    const columns = await sparseColumns(data, Math.min(size, diskEnd), paths.data, {
+      words,
+      recent: pending.changes.recent,
+    });
     const log = {
-      entries: (sidecar?.words.length ?? 0) / ENTRY_WORDS,
+      entries: logged.length / ENTRY_WORDS,
       endBytes: sidecar?.endBytes ?? 0,
       frames: sidecar?.frames ?? 0,
       torn: (sidecar?.tornBytes ?? 0) === 0 ? null : `${sidecar?.tornBytes} bytes of the sidecar`,
       hasSidecar: sidecar !== null,
+      ...pending,
     };
     return {
       ...columns,
@@ -107,13 +125,15 @@ export async function readUpper(
   }
   const log = await readLog(paths.index, Math.floor(size / SECTOR_BYTES));
   const { virtualSizeBytes } = log.header;
-  const columns = replayLog(log.words, paths.index);
+  const pending = pendingFacts(log.words, batches, Math.floor(size / SECTOR_BYTES));
+  const columns = replayLog(joined(log.words, pending.changes.pending), paths.index);
   const facts = {
     entries: log.words.length / ENTRY_WORDS,
     endBytes: LSMT_BLOCK_BYTES + log.words.byteLength,
     frames: 0,
     torn: log.torn,
     hasSidecar: false,
+    ...pending,
   };
   return {
     ...columns,
@@ -124,6 +144,37 @@ export async function readUpper(
     virtualSizeBytes,
     log: facts,
   };
+}
+
+const NO_CHANGES: PendingChanges = { recent: new Uint32Array(0), pending: new Uint32Array(0) };
+
+/** `sectorEnd` as in readLog: where a pending entry leads behind it, the data file is another. */
+function pendingFacts(
+  log: Uint32Array,
+  batches: PendingBatch[],
+  sectorEnd: number,
+): Pick<UpperLog, 'changes' | 'isPendingStale'> {
+  const changes = continuationOf(log, batches);
+  if (changes === null || !allWithin(changes.pending, sectorEnd)) {
+    return { changes: NO_CHANGES, isPendingStale: true };
+  }
+  return { changes, isPendingStale: false };
+}
+
+function allWithin(words: Uint32Array, sectorEnd: number): boolean {
+  for (let at = 0; at < words.length; at += ENTRY_WORDS) {
+    const { sectors, mapped, zeroed } = decodeEntry(words, at);
+    if (mapped + (zeroed ? 0 : sectors) > sectorEnd) return false;
+  }
+  return true;
+}
+
+function joined(log: Uint32Array, pending: Uint32Array): Uint32Array {
+  if (pending.length === 0) return log;
+  const words = new Uint32Array(log.length + pending.length);
+  words.set(log);
+  words.set(pending, log.length);
+  return words;
 }
 
 async function readHeader(data: FileHandle, name: string): Promise<LsmtBlock> {

@@ -9,7 +9,8 @@ import { checkUpperSize, type UpperPaths } from './create-upper.ts';
 import { LSMT_BLOCK_BYTES, LSMT_DATA_SECTOR, LSMT_ENTRY_BYTES } from './format.ts';
 import { decodeEntry, type LsmtEntryColumns } from './index-entries.ts';
 import type { LogFile } from './log-file.ts';
-import { lockUpper, repairUpper, shareUpper } from './open-upper.ts';
+import { PendingFile } from './pending-file.ts';
+import { lockUpper, repairUpper, shareUpper, type LockedUpper } from './open-upper.ts';
 import { refuseUnfinishedResize } from './resize-journal.ts';
 import { appendSeal } from './seal-upper.ts';
 import { runKinds } from './sector-map.ts';
@@ -52,23 +53,44 @@ export async function openWritableUpper(
   if (options.finishesResize !== true) await refuseUnfinishedResize(paths.data);
   const locked = await lockUpper(paths);
   let logFile: LogFile | null = null;
+  let pending: PendingFile | null = null;
   try {
     const { virtualSizeBytes: stated, kind } = locked.found;
     const virtualSizeBytes = stated === 0 ? (options.virtualSizeBytes ?? 0) : stated;
     checkUpperSize(paths.data, virtualSizeBytes);
     logFile = await repairUpper(locked, paths, log);
     if (stated === 0) await writeVirtualSize(paths, kind, virtualSizeBytes);
-    const shared = await shareUpper(locked, virtualSizeBytes);
-    return new WritableUpper({ paths, log, logFile, ...locked, ...shared });
+    pending = openPending(locked, logFile);
+    const shared = await shareUpper(locked, virtualSizeBytes, pending);
+    return new WritableUpper({ paths, log, logFile, pending, ...locked, ...shared });
   } catch (error) {
+    pending?.close();
     await logFile?.close();
     await locked.data.close();
     throw error;
   }
 }
 
+/** The file for what is not written down, of a layer where everything is. */
+function openPending({ found }: LockedUpper, logFile: LogFile): PendingFile {
+  const pending = new PendingFile(found.name, found.uuid);
+  try {
+    // Both halves get their first block while it is not yet a guest that waits for one.
+    for (let half = 0; half < 2; half += 1) pending.begin(logFile.entries);
+    return pending;
+  } catch (error) {
+    pending.close();
+    throw error;
+  }
+}
+
 type OpenedUpper = Awaited<ReturnType<typeof lockUpper>> &
-  Awaited<ReturnType<typeof shareUpper>> & { paths: UpperPaths; log: Logger; logFile: LogFile };
+  Awaited<ReturnType<typeof shareUpper>> & {
+    paths: UpperPaths;
+    log: Logger;
+    logFile: LogFile;
+    pending: PendingFile;
+  };
 
 /**
  * A writable layer as the main thread has it. Other threads write through its `map`; this one owns
@@ -86,12 +108,13 @@ export class WritableUpper {
   readonly #log: Logger;
   readonly #data: FileHandle;
   readonly #logFile: LogFile;
+  readonly #pending: PendingFile;
   readonly #stopPolling: () => void;
   #map: UpperMap;
   #shared: SharedUpper;
   #window: FileWindow;
-  /** Entries taken from the shared log that are not in the log file yet. */
-  #batches: Uint32Array[] = [];
+  /** Entries taken from the shared log that are not in the log file yet; their data is durable. */
+  #batch: Uint32Array | null = null;
   /** Ranges of a sparse layer that entries on their way to the disk call zeroed. */
   #zeroed: { lba: number; sectors: number }[] = [];
   #isLogDurable = true;
@@ -114,6 +137,7 @@ export class WritableUpper {
     this.#log = opened.log;
     this.#data = opened.data;
     this.#logFile = opened.logFile;
+    this.#pending = opened.pending;
     this.#map = opened.map;
     this.#shared = opened.shared;
     this.#window = opened.window;
@@ -216,9 +240,9 @@ export class WritableUpper {
   async #remap(virtualSizeBytes: number): Promise<void> {
     await writeVirtualSize(this.paths, this.kind, virtualSizeBytes);
     const found = await readUpper(this.#data, this.paths);
-    const next = await shareUpper({ data: this.#data, found }, virtualSizeBytes);
-    this.retire();
+    const next = await shareUpper({ data: this.#data, found }, virtualSizeBytes, this.#pending);
     next.shared.state.gate = gateStates.closed;
+    this.retire();
     this.#map = next.map;
     this.#shared = next.shared;
     this.#window = next.window;
@@ -251,7 +275,7 @@ export class WritableUpper {
 
   /** Entries of the log, flushed or not. What the layer holds takes at most twice as many. */
   get logEntries(): number {
-    const waiting = this.#batches.reduce((sum, words) => sum + words.length / ENTRY_WORDS, 0);
+    const waiting = (this.#batch?.length ?? 0) / ENTRY_WORDS;
     return this.#logFile.entries + waiting + this.#shared.state.logged;
   }
 
@@ -308,10 +332,12 @@ export class WritableUpper {
       await this.shutOut();
       // Who retires a layer has flushed it.
       if (this.#failure === null && !this.#shared.isRetired) await this.flush();
+      this.#pending.remove();
     } finally {
       this.retire();
       this.#opened.resolve();
       unmapWindow(this.#window);
+      this.#pending.close();
       await this.#logFile.close();
       await this.#data.close();
     }
@@ -347,35 +373,47 @@ export class WritableUpper {
     this.#assertUsable();
     const { state } = this.#shared;
     this.#lastDrainMs = performance.now();
+    // What a failure left undone comes first: of two batches the pending file has no more.
+    await this.#appendBatch();
+    if (this.#zeroed.length > 0) await this.#punchLogged();
     const isDirty = state.takeDirty();
     this.#takeLogged();
     // A writer marks the layer dirty last: its entry may be here when the mark is not.
-    const mustSync = isDirty || this.#batches.length > 0;
-    if (mustSync) await this.#syncing(() => this.#data.datasync());
-    for (let batch = this.#batches[0]; batch !== undefined; batch = this.#batches[0]) {
-      await this.#logFile.append(batch);
-      this.#batches.shift();
-      this.#isLogDurable = false;
-    }
-    if (!mustBeDurable && this.#zeroed.length === 0) return;
-    if (!this.#isLogDurable) await this.#syncing(() => this.#logFile.sync());
-    this.#isLogDurable = true;
-    if (this.#zeroed.length > 0) await this.#punchZeroed();
+    if (isDirty || this.#batch !== null) await this.#syncing(() => this.#data.datasync());
+    await this.#appendBatch();
+    if (this.#zeroed.length > 0) await this.#punchLogged();
+    else if (mustBeDurable) await this.#syncLog();
   }
 
-  /** Moves the shared log's entries to `#batches`. */
+  async #syncLog(): Promise<void> {
+    if (!this.#isLogDurable) await this.#syncing(() => this.#logFile.sync());
+    this.#isLogDurable = true;
+  }
+
+  async #appendBatch(): Promise<void> {
+    if (this.#batch === null) return;
+    await this.#logFile.append(this.#batch);
+    this.#batch = null;
+    this.#isLogDurable = false;
+  }
+
+  /** Moves the shared log's entries to `#batch`; those that come now are of the next generation. */
   #takeLogged(): void {
     const { state } = this.#shared;
     state.lock();
-    const entries = state.logged;
-    const words = new Uint32Array(this.#map.log, 0, entries * ENTRY_WORDS).slice();
-    state.logged = 0;
-    state.unlock();
-    if (entries === 0) return;
-    this.#batches.push(words);
+    try {
+      const entries = state.logged;
+      if (entries === 0) return;
+      this.#pending.begin(this.#logFile.entries + entries);
+      this.#batch = new Uint32Array(this.#map.log, 0, entries * ENTRY_WORDS).slice();
+      state.generation = this.#pending.generation;
+      state.logged = 0;
+    } finally {
+      state.unlock();
+    }
     if (this.kind !== 'sparse') return;
-    for (let at = 0; at < words.length; at += ENTRY_WORDS) {
-      const { lba, sectors, zeroed } = decodeEntry(words, at);
+    for (let at = 0; at < this.#batch.length; at += ENTRY_WORDS) {
+      const { lba, sectors, zeroed } = decodeEntry(this.#batch, at);
       if (zeroed) this.#zeroed.push({ lba, sectors });
     }
   }
@@ -385,7 +423,8 @@ export class WritableUpper {
    * as after a crash a hole without an entry would show what is below. And durably, as data that is
    * found in the place of zeros counts as data.
    */
-  async #punchZeroed(): Promise<void> {
+  async #punchLogged(): Promise<void> {
+    await this.#syncLog();
     await this.shutOut();
     try {
       const { sectors: index } = this.#shared;

@@ -3,8 +3,7 @@ import { dirname } from 'node:path';
 import { createExt4 } from '../ext4/build.ts';
 import { changedExtents } from '../build/changed-extents.ts';
 import { openScratchFile } from '../build/scratch-file.ts';
-import { createUpper, type CreateUpperOptions } from '../lsmt/create-upper.ts';
-import { sidecarPath } from '../lsmt/sidecar.ts';
+import { createUpper, upperFiles, type CreateUpperOptions } from '../lsmt/create-upper.ts';
 import { openWritableUpper } from '../lsmt/writable-upper.ts';
 import { writeExtents } from './write-extents.ts';
 
@@ -21,12 +20,10 @@ export interface CreateLayerOptions extends CreateUpperOptions {
 export async function createLayer(options: CreateLayerOptions): Promise<void> {
   await createUpper(options);
   if (!options.mkfs) return;
-  const { data, index } = options;
   try {
     await makeFileSystem(options);
   } catch (error) {
-    const files = [data, index, sidecarPath(data)];
-    await Promise.all(files.map((path) => unlink(path).catch(() => undefined)));
+    await Promise.all(upperFiles(options).map((path) => unlink(path).catch(() => undefined)));
     throw error;
   }
 }
