@@ -105,15 +105,11 @@ test('FUA and a disabled write cache make writes durable; the cache is told as i
   assert.equal(await cache(), 4);
 });
 
-test('a disk that is written through has no cache, and none can be turned on', async () => {
+test('a disk that was served before is written through until it is flushed', async () => {
   const disk = new TestDisk();
-  const target = new ScsiTarget(disk, identity, { isWriteThrough: true });
+  const target = new ScsiTarget(disk, identity, { isAdopted: true });
   const mode = await good(target, cdb(0x1a, 8, 0x08, 0, 255, 0), { room: 255 });
-  assert.equal(mode[4 + 2], 0);
-  const out = Buffer.alloc(24);
-  out.set([0x08, 18, 0x04], 4);
-  await fails(target, '5/2600', cdb(0x15, 0x10, 0, 0, 24, 0), { out });
-  target.reset();
+  assert.equal(mode[4 + 2], 4);
   const list = unmapList([{ lba: 0, blocks: 1 }]);
   const data = Buffer.alloc(1024, 1);
   for (const [command, dataOut] of [
@@ -129,6 +125,10 @@ test('a disk that is written through has no cache, and none can be turned on', a
     await good(target, command, { out: dataOut });
     assert.match(disk.calls.at(-1) ?? '', /flush|write-fua/);
   }
+  await good(target, cdb10(0x35, 0, 0));
+  disk.calls.length = 0;
+  await good(target, cdb10(0x2a, 0, 2), { out: data });
+  assert.deepEqual(disk.calls, ['write']);
 });
 
 test('UNMAP and WRITE SAME leave zeros, or the data they are given', async () => {

@@ -212,21 +212,23 @@ test('ranges past the end, too long or with unknown flags are not cleared', asyn
   assert.ok(device.bytes.subarray(0, 4096).every((byte) => byte === 0));
 });
 
-test('writes are durable unless a guest that can flush chose otherwise', async (t) => {
+test('writes are durable until the guest flushes, and while it has chosen that', async (t) => {
   const sector = Buffer.alloc(512, 1);
   const noFlush = await serve(t, { writable: true }, { features: ~(1n << 9n) });
   await noFlush.disk.change(noFlush.driver.queues[0], blockType.write, 0, sector);
   assert.deepEqual(noFlush.device.calls, ['write-fua']);
-  const chosen = await serve(t, { writable: true });
-  const [queue] = chosen.driver.queues;
-  await chosen.disk.change(queue, blockType.write, 0, sector);
-  for (const writeback of [1, 0]) {
+  const { disk, driver, device } = await serve(t, { writable: true });
+  const [queue] = driver.queues;
+  await disk.change(queue, blockType.write, 0, sector);
+  await disk.change(queue, blockType.flush, 0, Buffer.alloc(0));
+  await disk.change(queue, blockType.write, 0, sector);
+  for (const writeback of [0, 1]) {
     const change = Buffer.alloc(13);
     change.writeUInt32LE(32, 0);
     change.writeUInt32LE(1, 4);
     change.writeUInt8(writeback, 12);
-    await chosen.driver.tell(request.setConfig, change);
-    await chosen.disk.change(queue, blockType.write, 0, sector);
+    await driver.tell(request.setConfig, change);
+    await disk.change(queue, blockType.write, 0, sector);
   }
-  assert.deepEqual(chosen.device.calls, ['write-fua', 'write', 'write-fua']);
+  assert.deepEqual(device.calls, ['write-fua', 'flush', 'write', 'write-fua', 'write']);
 });

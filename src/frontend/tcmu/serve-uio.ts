@@ -19,7 +19,7 @@ export interface UioServerOptions {
   /** N of /dev/uioN. */
   minor: number;
   device: BlockDevice;
-  /** Another process has served it before: commands that it left are sent again. */
+  /** Another process has served it before: commands that it left are sent again, and it may have had no write cache. */
   isAdopted: boolean;
   log: Logger;
   /** The ring was found broken, or the device gone: nothing is answered any more. */
@@ -33,15 +33,14 @@ export class UioServer {
   #closing: Promise<void> | null = null;
 
   private constructor(mapping: UioMapping, options: UioServerOptions) {
-    const { backstore, device, log, minor, onEnded } = options;
+    const { backstore, device, isAdopted, log, minor, onEnded } = options;
     this.#mapping = mapping;
     const end = (error: Error | null): void => {
       mapping.unwatch();
       if (error !== null) log.error({ uio: minor, device: device.id }, messageOf(error));
       onEnded?.(error);
     };
-    // The disk outlives the process that serves it: what was acknowledged must be there for the next.
-    const target = new ScsiTarget(device, identityOf(backstore), { log, isWriteThrough: true });
+    const target = new ScsiTarget(device, identityOf(backstore), { log, isAdopted });
     const { memory, kick } = mapping;
     this.#ring = new TcmuRing({ memory, target, kick, onBroken: end, log });
     mapping.watch(

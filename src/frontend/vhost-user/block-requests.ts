@@ -34,6 +34,8 @@ export interface BlockRequestsOptions {
   log: Logger;
   /** Whether a write may be answered before it is durable: the guest flushes. */
   isWriteback: () => boolean;
+  /** The guest flushes. */
+  onFlush: () => void;
   /** Aborts reads that wait for data. */
   signal: AbortSignal;
 }
@@ -75,6 +77,7 @@ export class BlockRequests {
       case blockType.write:
         return this.#write(offset, readable, writable);
       case blockType.flush:
+        this.#options.onFlush();
         return this.#change(writable, 0, (writer) => writer.flush());
       case blockType.getId:
         return this.#getId(writable);

@@ -63,11 +63,13 @@ export class Session {
   /** Where the front end listens to us; null when it does not. */
   #backendChannel: number | null = null;
   #closing: Promise<void> | null = null;
+  /** As the guest set it. */
+  #isWriteback = true;
   /**
-   * As the guest set it. Not unless it did: it goes on when this process is killed, and does not write again
-   * what was answered and not yet in the layer's log.
+   * The guest has flushed. Before that, nobody knows whether it set write-through when another process
+   * was at this end.
    */
-  #isWriteback = false;
+  #hasFlushed = false;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -78,7 +80,10 @@ export class Session {
     const requests = new BlockRequests({
       device,
       log,
-      isWriteback: () => this.#flushes && this.#isWriteback,
+      isWriteback: () => this.#flushes && this.#isWriteback && this.#hasFlushed,
+      onFlush: () => {
+        this.#hasFlushed = true;
+      },
       signal: this.#gone.signal,
     });
     this.#queues = Array.from({ length: options.queues }, (_, index) => {
@@ -357,7 +362,8 @@ export class Session {
       queue.base = 0;
     }
     this.#status = 0n;
-    this.#isWriteback = false;
+    this.#isWriteback = true;
+    this.#hasFlushed = false;
   }
 
   #queue(index: number): Virtqueue {

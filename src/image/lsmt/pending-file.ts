@@ -30,6 +30,8 @@ const HEADER_CRC_AT = 92;
 const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
 const RECORD_WORDS = ENTRY_WORDS + 2;
 const RECORD_BYTES = RECORD_WORDS * 4;
+/** Of a record; its CRC is behind them. */
+const CHECKED_BYTES = RECORD_BYTES - 4;
 const CHUNK_RECORDS = 4096;
 
 /** Where the pending changes of a layer are. */
@@ -121,18 +123,22 @@ export class PendingRecords {
   readonly #name: string;
   readonly #record = new Uint32Array(RECORD_WORDS);
   readonly #bytes = new Uint8Array(this.#record.buffer);
+  readonly #checked = this.#bytes.subarray(0, CHECKED_BYTES);
 
   constructor(fd: number, dataPath: string) {
     this.#fd = fd;
     this.#name = pendingPath(dataPath);
   }
 
-  /** Puts an entry down as change number `slot` of a generation. ERR_UPPER_WRITE, ERR_UPPER_FULL. */
-  put(generation: number, slot: number, entry: Uint32Array): void {
+  /**
+   * Puts the entry at `words[at]` down as change number `slot` of a generation. ERR_UPPER_WRITE,
+   * ERR_UPPER_FULL.
+   */
+  put(generation: number, slot: number, words: Uint32Array, at: number): void {
     const record = this.#record;
-    record.set(entry);
+    for (let word = 0; word < ENTRY_WORDS; word += 1) record[word] = words[at + word];
     record[ENTRY_WORDS] = generation;
-    record[ENTRY_WORDS + 1] = recordCrc(record);
+    record[ENTRY_WORDS + 1] = crc32c(this.#checked);
     const position = startOf(generation) + HEADER_BYTES + slot * RECORD_BYTES;
     writeWhole(this.#fd, this.#name, this.#bytes, position);
   }
@@ -230,7 +236,7 @@ async function readRecords(
 }
 
 function recordCrc(record: Uint32Array): number {
-  return crc32c(new Uint8Array(record.buffer, record.byteOffset, (ENTRY_WORDS + 1) * 4));
+  return crc32c(new Uint8Array(record.buffer, record.byteOffset, CHECKED_BYTES));
 }
 
 /** Where the half of a generation begins. */

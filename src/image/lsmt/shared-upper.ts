@@ -120,8 +120,7 @@ export class SharedUpper {
       this.#entry.zeroed = zeroed;
       const at = state.logged * ENTRY_WORDS;
       encodeEntry(this.#entry, this.#log, at);
-      const entry = this.#log.subarray(at, at + ENTRY_WORDS);
-      this.#pending.put(state.generation, state.logged, entry);
+      this.#pending.put(state.generation, state.logged, this.#log, at);
       if (zeroed) this.sectors.setZeroed(lba, sectors);
       else this.sectors.setData(lba, sectors, sector);
       state.logged += 1;

@@ -52,7 +52,7 @@ const facts: readonly Line[] = [
   ['sg_vpd -p 0xb3 DISK', PAGE_UNKNOWN],
   ['sg_readcap DISK', exit.good, /Last LBA=131071 .*block length=512 bytes/s],
   ['sg_readcap --long DISK', exit.good, /lbpme=1, lbprz=1/, /physical block length=4096 bytes/],
-  ['sg_modes -a DISK', exit.good, /WP=0, DpoFua=1/, /^ 00 {5}01 0a/m, /^ 00 {5}08 12 00/m],
+  ['sg_modes -a DISK', exit.good, /WP=0, DpoFua=1/, /^ 00 {5}01 0a/m, /^ 00 {5}08 12 04/m],
   ['sg_modes -6 -p 0x0a DISK', exit.good, /^ 00 {5}0a 0a 00 10/m],
   ['sg_modes -p 0x1c DISK', exit.illegal, /invalid field in cdb/],
   ['sg_opcodes -o 0x93 DISK', exit.good, /Usage data: 93 09 (ff ){12}00 00/],
@@ -115,7 +115,10 @@ const states: readonly Line[] = [
   ['sg_raw -r 512 DISK 28 80 00 00 00 00 00 00 01 00', exit.illegal, /Error in Command: byte 1$/m],
   ['sg_wr_mode -p 0x0a -c 0a,0a,04,10,0,0,0,0,ff,ff,0,0 DISK', exit.good],
   ['sg_raw -r 512 DISK 28 80 00 00 00 00 00 00 01 00', exit.illegal, /^Descriptor format/m],
-  // Medium, caching and the rest of the control page cannot be changed.
+  ...['00', '04'].map((cache): [string, number] => {
+    return [`sg_wr_mode -p 8 -c 08,12,${cache}${',00'.repeat(17)} DISK`, exit.good];
+  }),
+  // The medium and the rest of the control page cannot be changed.
   ['sg_wr_mode -p 0x0a -c 0a,0a,04,00,0,0,0,0,ff,ff,0,0 DISK', exit.illegal],
   ['sg_sanitize --quick --zero --block DISK', exit.opcode],
   ['sg_format --format -Q DISK', exit.opcode],

@@ -22,7 +22,7 @@ export function compareAndWrite(unit: LogicalUnit, command: ScsiCommand): void |
   // More data than that was meant for other blocks than the CDB says, such as a number cut to a byte.
   if (command.dataOut.length !== 2 * bytes) throw invalidCdb(BLOCKS_FIELD);
   if (blocks === 0) return undefined;
-  const fua = hasFua(command) || !unit.hasWriteCache;
+  const fua = hasFua(command) || unit.writesThrough;
   return unit.gate.run(lba, blocks, true, async () => {
     const offset = lba * BLOCK_BYTES;
     const found = await readBlocks(unit.device, command, offset, blocks);

@@ -15,22 +15,22 @@ export class LogicalUnit {
   readonly identity: TargetIdentity;
   readonly gate = new WriteGate();
   /** Mode pages: a write may be acknowledged before it is durable. */
-  writeCache: boolean;
+  writeCache = true;
   /** Mode pages: sense data in descriptor format. */
   descriptorSense = false;
-  /** It may be at all; without, every change is durable before it is answered. */
-  readonly #mayCache: boolean;
+  /** Initiators know that the disk has a write cache. */
+  #isCacheKnown: boolean;
   /** Stopped by START STOP UNIT: the medium is not to be had. */
   isStopped = false;
   /** The size that the initiator knows of. */
   #toldBytes: number;
 
-  constructor(device: ScsiDevice, identity: TargetIdentity, mayCache: boolean) {
+  /** `isAdopted`: initiators may have got to know the disk as one without a write cache. */
+  constructor(device: ScsiDevice, identity: TargetIdentity, isAdopted: boolean) {
     assert(device.virtualSizeBytes >= BLOCK_BYTES);
     this.device = device;
     this.identity = identity;
-    this.#mayCache = mayCache;
-    this.writeCache = mayCache;
+    this.#isCacheKnown = !isAdopted;
     this.#toldBytes = device.virtualSizeBytes;
   }
 
@@ -43,14 +43,20 @@ export class LogicalUnit {
     return this.device.readOnly ? undefined : this.device.writer;
   }
 
-  /** The write cache can be turned on and off. */
-  get mayCache(): boolean {
-    return this.writer !== undefined && this.#mayCache;
-  }
-
   /** Some writes that were acknowledged may not be durable yet. */
   get hasWriteCache(): boolean {
     return this.writer !== undefined && this.writeCache;
+  }
+
+  /** Changes have to be durable before they are acknowledged. */
+  get writesThrough(): boolean {
+    return !this.hasWriteCache || !this.#isCacheKnown;
+  }
+
+  /** Makes durable what was acknowledged: who asks for that knows of the cache. */
+  flush(): void | Promise<void> {
+    this.#isCacheKnown = true;
+    return this.writer?.flush();
   }
 
   /** The unit attention that is to be reported, which this call does away with; null if none. */
@@ -70,7 +76,7 @@ export class LogicalUnit {
 
   /** What LOGICAL UNIT RESET does: everything that commands have set is as it was. */
   reset(): void {
-    this.writeCache = this.#mayCache;
+    this.writeCache = true;
     this.descriptorSense = false;
     this.isStopped = false;
   }

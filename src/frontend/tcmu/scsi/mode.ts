@@ -31,10 +31,9 @@ const pages: readonly ModePage[] = [
   {
     code: 0x08,
     current: (unit) => cachingPage(unit.hasWriteCache),
-    initial: (unit) => cachingPage(unit.mayCache),
-    changeable: (unit) => cachingPage(unit.mayCache),
+    initial: (unit) => cachingPage(unit.writer !== undefined),
+    changeable: (unit) => cachingPage(unit.writer !== undefined),
     apply: (unit, page) => {
-      if (!unit.mayCache) return;
       unit.writeCache = (page[2] & cachingFlag.writeCacheEnabled) !== 0;
     },
   },

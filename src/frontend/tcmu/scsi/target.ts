@@ -12,10 +12,10 @@ import { CheckCondition, illegalRequest, invalidCdb, type Sense } from './sense.
 export interface ScsiTargetOptions {
   log?: Logger;
   /**
-   * Every change is durable before it is answered, and there is no write cache to be turned on:
-   * for disks that outlive the process which serves them.
+   * Another target has served the disk before, with or without a write cache: every change is durable
+   * before it is answered until a SYNCHRONIZE CACHE shows that the initiator knows of it.
    */
-  isWriteThrough?: boolean;
+  isAdopted?: boolean;
 }
 
 /**
@@ -30,7 +30,7 @@ export class ScsiTarget {
   /** ERR_SCSI_IDENTITY for names that do not fit their fields. */
   constructor(device: ScsiDevice, identity: TargetIdentity, options: ScsiTargetOptions = {}) {
     checkIdentity(identity);
-    this.#unit = new LogicalUnit(device, identity, options.isWriteThrough !== true);
+    this.#unit = new LogicalUnit(device, identity, options.isAdopted === true);
     this.#log = options.log ?? silentLogger;
   }
 

@@ -43,7 +43,7 @@ async function discardAll(
       writer.discard(lba * BLOCK_BYTES, blocks * BLOCK_BYTES),
     );
   }
-  if (!unit.hasWriteCache) await writer.flush();
+  if (unit.writesThrough) await writer.flush();
 }
 
 function unmapRanges(unit: LogicalUnit, { cdbView, dataOut }: ScsiCommand): BlockRange[] {
@@ -86,7 +86,7 @@ export function writeSame(unit: LogicalUnit, command: ScsiCommand): void | Promi
   }
   const block = sameBlock(command);
   const isUnmap = (command.cdb[1] & writeSameFlag.unmap) !== 0;
-  const fua = !unit.hasWriteCache;
+  const fua = unit.writesThrough;
   return unit.gate.run(lba, blocks, false, async () => {
     const offset = lba * BLOCK_BYTES;
     const bytes = blocks * BLOCK_BYTES;

@@ -13,7 +13,7 @@ import type { LogicalUnit } from './logical-unit.ts';
 import { isWholeBlocks } from './reads.ts';
 import { invalidCdb } from './sense.ts';
 
-/** WRITE (6), (10), (12) and (16): durable at once with FUA, or while the write cache is off. */
+/** WRITE (6), (10), (12) and (16): durable at once with FUA, or without a write cache. */
 export function write(unit: LogicalUnit, command: ScsiCommand): void | Promise<void> {
   return writeData(unit, command, hasFua(command));
 }
@@ -31,7 +31,7 @@ export function writeData(
   const bytes = blocks * BLOCK_BYTES;
   if (command.dataOut.length < bytes) throw invalidCdb(blocksField(command));
   if (bytes === 0) return undefined;
-  const fua = isDurable || !unit.hasWriteCache;
+  const fua = isDurable || unit.writesThrough;
   return unit.gate.run(lba, blocks, false, () =>
     writeRegion(writer, command, lba * BLOCK_BYTES, bytes, fua),
   );
@@ -65,5 +65,5 @@ async function writeRegion(
  */
 export function synchronizeCache(unit: LogicalUnit, command: ScsiCommand): void | Promise<void> {
   checkRange(unit, lbaOf(command), blocksOf(command));
-  return unit.writer?.flush();
+  return unit.flush();
 }
