@@ -1,5 +1,5 @@
-import { readBootId } from '../../base/boot-id.ts';
 import assert from 'node:assert/strict';
+import { readBootId } from '../../base/boot-id.ts';
 import { systemClock, type Clock } from '../../base/clock.ts';
 import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { cacheLimits, GRANULE_BYTES } from '../../base/limits.ts';
