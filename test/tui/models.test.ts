@@ -8,6 +8,7 @@ import { fillGrid, halveRows } from '../../tui/model/grid.ts';
 import { kindCode, kindOf } from '../../tui/model/kinds.ts';
 import { percentiles } from '../../tui/model/live.ts';
 import { LiveScene } from '../../tui/model/live-scene.ts';
+import { NOTHING } from '../../tui/model/palette.ts';
 import { openedTrace } from '../../tui/model/opened-trace.ts';
 import { colouredAccesses, replayedAccesses, sceneOf } from '../../tui/model/scene.ts';
 import { WHOLE } from '../../tui/model/state.ts';
@@ -174,9 +175,36 @@ test('a replay fills what its trace expects', () => {
   for (let i = 0; i < marks.count; i += 1) {
     assert.ok(marks.position[i] >= 0 && marks.position[i] <= axis.total);
   }
+  const whole = new LiveScene(expected);
+  whole.add(Array.from(lba, (at, i) => [i, at * 512, sectors[i] * 512, 'cached']));
+  const read = whole.scene().accesses.codes;
+  assert.equal(read.filter((code) => code === kindCode('unused')).length, 0);
+  assert.equal(read.filter((code) => code === kindCode('cached')).length, 50);
   const alone = new LiveScene(null);
   alone.add([[0, 0, 4096, 'cached']]);
   assert.equal(alone.scene().accesses.count, 1);
+});
+
+test('a record is unused until any of its sectors is read', () => {
+  const touch = fc.record({
+    lba: fc.integer({ min: 0, max: 230 }),
+    sectors: fc.integer({ min: 1, max: 9 }),
+  });
+  const lists = [fc.array(access, { maxLength: 40 }), fc.array(touch, { maxLength: 8 })] as const;
+  fc.assert(
+    fc.property(...lists, (rows, touches) => {
+      const records = recordsOf(rows.map((row, index) => ({ ...row, timeUs: index * 10 })));
+      const live = new LiveScene(openedTrace('a', traceOf(records, syntheticLayers(4)), 1));
+      live.add(touches.map(({ lba, sectors }) => [1, lba * 512, sectors * 512, 'late']));
+      const { codes } = live.scene().accesses;
+      for (const [i, { lba, sectors }] of rows.entries()) {
+        const isRead = touches.some((one) => {
+          return one.lba < lba + sectors && lba < one.lba + one.sectors;
+        });
+        assert.equal(codes[i], isRead ? NOTHING : kindCode('unused'));
+      }
+    }),
+  );
 });
 
 test('percentiles between two looks are those of what came in between', () => {

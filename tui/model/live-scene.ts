@@ -2,8 +2,10 @@ import type { Touch } from '../../src/daemon/touch-feed.ts';
 import { SECTOR_BYTES } from '../../src/base/limits.ts';
 import type { Accesses } from './accesses.ts';
 import { DiskAxis } from './disk-axis.ts';
+import { ExpectedRecords } from './expected-records.ts';
 import { kindCode, KINDS } from './kinds.ts';
 import type { OpenedTrace } from './opened-trace.ts';
+import { NOTHING } from './palette.ts';
 import type { Scene } from './scene.ts';
 import { wholeWindow } from './timeline-marks.ts';
 
@@ -14,13 +16,14 @@ const ACCESSES_MAX = 1_200_000;
 const AXIS_GROWTH = 1.2;
 
 /**
- * A replay while it happens: first touches by what they met with, over the records of the trace, which
- * are unused as long as nobody has read them. A cell shows the worst, so that touches cover records.
+ * A replay while it happens: first touches by what they met with, and the records of the trace that nobody
+ * has read, as unused. A record of which anything was read is no longer drawn: the touch is, at its time.
  * Drawn ten times a second: what was added costs, not what was there.
  */
 export class LiveScene {
   /** How many of the accesses are records of the trace. */
   readonly expected: number;
+  readonly #records: ExpectedRecords | null;
   #capacity = CAPACITY_MIN;
   #timeUs = new Float64Array(CAPACITY_MIN);
   #lba = new Float64Array(CAPACITY_MIN);
@@ -36,6 +39,7 @@ export class LiveScene {
 
   constructor(expected: OpenedTrace | null) {
     this.expected = expected?.accesses.count ?? 0;
+    this.#records = expected === null ? null : new ExpectedRecords(expected.accesses);
     if (expected === null) return;
     const { timeUs, lba, sectors } = expected.accesses;
     const code = kindCode('unused');
@@ -50,7 +54,9 @@ export class LiveScene {
 
   add(touches: readonly Touch[]): void {
     for (const [timeMs, offset, length, source] of touches) {
-      this.#add(timeMs * 1000, offset / SECTOR_BYTES, length / SECTOR_BYTES, kindCode(source));
+      const [lba, sectors] = [offset / SECTOR_BYTES, length / SECTOR_BYTES];
+      this.#add(timeMs * 1000, lba, sectors, kindCode(source));
+      this.#read(lba, sectors);
     }
   }
 
@@ -75,6 +81,15 @@ export class LiveScene {
     }
     const marks = { ...accesses, position: upTo(this.#position) };
     return { accesses, palette: KINDS, axis, marks, whole: wholeWindow(this.#lastUs, axis) };
+  }
+
+  /** What the trace has of these sectors is not unused any more. */
+  #read(lba: number, sectors: number): void {
+    for (const record of this.#records?.near(lba, sectors) ?? []) {
+      const isIn =
+        this.#lba[record] < lba + sectors && this.#lba[record] + this.#sectors[record] > lba;
+      if (isIn) this.#codes[record] = NOTHING;
+    }
   }
 
   #add(timeUs: number, lba: number, sectors: number, code: number): void {

@@ -1,4 +1,5 @@
 import { SECTOR_BYTES } from '../../src/base/limits.ts';
+import { NOTHING } from '../model/palette.ts';
 import type { Scene } from '../model/scene.ts';
 import { line, type Line } from '../paint/line.ts';
 import { bytes, counted, duration } from '../paint/units.ts';
@@ -11,8 +12,9 @@ export function sliceLines({ accesses, palette, whole }: Scene): Line[] {
   const slices = Array.from({ length: SLICES }, () => new Map<number, number>());
   const records = new Float64Array(SLICES);
   for (let i = 0; i < accesses.count; i += 1) {
-    const at = Math.min(SLICES - 1, Math.floor(accesses.timeUs[i] / sliceUs));
     const code = accesses.codes[i];
+    if (code === NOTHING) continue;
+    const at = Math.min(SLICES - 1, Math.floor(accesses.timeUs[i] / sliceUs));
     slices[at].set(code, (slices[at].get(code) ?? 0) + accesses.sectors[i] * SECTOR_BYTES);
     records[at] += 1;
   }
