@@ -18,6 +18,7 @@ import { LINK_DEFAULT, simulationOf } from '../../tui/model/link.ts';
 import { VIEW_IDS } from '../../tui/model/state.ts';
 import { cellWidth } from '../../tui/paint/text.ts';
 import type { Store } from '../../tui/store.ts';
+import { VIEWS } from '../../tui/views/views.ts';
 import { bootTrace, LARGE, SMALL, storeOf, textOf } from './support.ts';
 
 // Goal: every view shows what the data say at every size, keys do what the help says, and nothing that a
@@ -332,6 +333,45 @@ test('the timeline tells what each record meets with in a simulated replay', () 
   bare.press('2', SMALL);
   bare.press('c', SMALL);
   assert.match(screen(bare).join('\n'), /Not simulated: not simulated here/);
+});
+
+test('the help has all keys of every view, whole, in 80 x 24', () => {
+  const store = fullStore();
+  const common = ['1 - 7', 'tab', 'hjkl g G', 'PgUp PgDn', '/', 'esc', '?', 'q'];
+  for (const { title, keys, notes = [] } of VIEWS) {
+    store.press(String(VIEWS.findIndex((view) => view.title === title) + 1), SMALL);
+    store.press('?', SMALL);
+    const rows = screen(store);
+    assert.ok(!rows.join('').includes('…'), rows.join('\n'));
+    const [left, right] = [rows.map((row) => row.slice(0, 42)), rows.map((row) => row.slice(42))];
+    for (const [key, what] of keys) {
+      assert.ok(
+        left.some((row) => row.trimEnd() === `  ${key.padEnd(10)} ${what}`),
+        `${title}: ${key}`,
+      );
+    }
+    for (const key of common) {
+      assert.ok(
+        right.some((row) => row.startsWith(`  ${key.padEnd(10)} `)),
+        `${title}: ${key}`,
+      );
+    }
+    const words = rows.join(' ').replaceAll(/ +/g, ' ');
+    for (const note of notes) assert.ok(words.includes(note), `${title}: ${note}`);
+    assert.ok(words.includes('Any key goes back.'), title);
+    store.press('x', SMALL);
+  }
+});
+
+test('an image that serves none of a trace is told, not an empty filter', () => {
+  const store = storeOf([bootTrace(10)], {
+    view: 'files',
+    files: { ...files, files: [], foreignBytes: 8192 },
+  });
+  const told = (): string => screen(store).join(' ').replaceAll(/ +/g, ' ');
+  assert.match(told(), /it is of another image\. 8\.0 KiB lie in other layers there/);
+  store.filter('nothing');
+  assert.match(told(), /No file has "nothing" in its path/);
 });
 
 test('sliders stop at their ends, and results are shown at once', () => {

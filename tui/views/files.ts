@@ -1,4 +1,5 @@
 import { FILE_ORDERS, sortFiles, type FileUse } from '../../src/trace/file-report.ts';
+import type { OpenedTrace } from '../model/opened-trace.ts';
 import type { FilesData } from '../model/session.ts';
 import { filterOf, firstShown, goTo, moveSelected, selectedOf, WHOLE } from '../model/state.ts';
 import { line, span, type Line } from '../paint/line.ts';
@@ -13,7 +14,7 @@ export const files: View = {
   title: 'Files',
   keys: [
     ['↑ ↓', 'choose'],
-    ['s', 'sort by time, size, path, wait'],
+    ['s', 'sort: time, size, path, wait'],
     ['/', 'filter by path'],
     ['enter', 'its timeline'],
     ['t', 'next trace'],
@@ -54,14 +55,15 @@ function drawFiles(context: ViewContext): Line[] {
   if (found.state !== 'done') return laterNotice(found, columns);
   const { fileSystem, files: all, foreignBytes } = found.value;
   const shown = shownFiles(context, found.value);
-  if (shown.length === 0) return notice(`No file has "${filterOf(state)}" in its path.`, columns);
+  const { length, [state.trace]: opened } = session.traces;
+  if (shown.length === 0)
+    return notice(nothingShown(opened, foreignBytes, filterOf(state)), columns);
   const selected = selectedOf(state, shown.length);
   const room = Math.max(1, Math.min(shown.length, rows - 4));
   const first = firstShown(selected, shown.length, room);
   const fitted = fitColumns(COLUMNS, columns);
   const foreign =
     foreignBytes === 0 ? '' : ` ${bytes(foreignBytes)} more lie where this image has other layers`;
-  const { length, [state.trace]: opened } = session.traces;
   const of = length > 1 ? ` of ${opened.name}` : '';
   const total = shown.reduce((sum, file) => sum + file.bytes, 0);
   return [
@@ -76,6 +78,15 @@ function drawFiles(context: ViewContext): Line[] {
     line(foreign, 'warning'),
     lastRow(shown[selected], columns),
   ];
+}
+
+function nothingShown(opened: OpenedTrace, foreignBytes: number, filter: string): string {
+  if (filter !== '') return `No file has "${filter}" in its path.`;
+  if (foreignBytes === 0) return `${opened.name} has no records: it read no file.`;
+  return (
+    `The image that --image names serves nothing that ${opened.name} read from the trace's layers: it is of ` +
+    `another image. ${bytes(foreignBytes)} lie in other layers there.`
+  );
 }
 
 function cellsOf(file: FileUse): string[] {

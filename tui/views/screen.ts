@@ -83,6 +83,7 @@ const COMMON: readonly (readonly [string, string])[] = [
   [`1 - ${VIEW_IDS.length}`, 'a view'],
   ['tab', 'next view (shift: back)'],
   ['hjkl g G', 'as arrows, Home and End'],
+  ['PgUp PgDn', 'a page of a list'],
   ['/', 'filter; esc clears it'],
   ['esc', 'back'],
   ['?', 'this help'],
@@ -99,11 +100,12 @@ function helpLines({ state, columns }: ViewContext): Line[] {
   ];
   const own = [line(` ${view.title}`, 'strong'), ...view.keys.map(row)];
   const common = [line(' Everywhere', 'strong'), ...COMMON.map(row)];
-  const isBeside = columns >= 2 * HELP_COLUMN;
-  const left = isBeside ? own : [...own, line(''), ...common];
-  const keys = left.map((one, index) => {
-    return isBeside ? beside(one, HELP_COLUMN + 2, common[index] ?? line('')) : one;
-  });
+  const keys =
+    columns < 2 * HELP_COLUMN
+      ? [...own, line(''), ...common]
+      : Array.from({ length: Math.max(own.length, common.length) }, (_, index) =>
+          beside(own[index] ?? [], HELP_COLUMN + 2, common[index] ?? []),
+        );
   const notes = (view.notes ?? []).flatMap((note) => wrapped(note, columns));
   return [
     ...keys,
