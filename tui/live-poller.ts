@@ -60,8 +60,7 @@ export class LivePoller {
   }
 
   async #turn(): Promise<void> {
-    const changed = await this.look();
-    if (changed) this.#onChange();
+    if (await this.#look()) this.#onChange();
     if (this.#timer === null) return;
     const isWatching = this.#model.watched !== null && this.#model.state === 'up';
     const waitMs = isWatching ? Math.max(TOUCHES_MS, this.#spentMs() / CORE_SHARE_MAX) : STATS_MS;
@@ -76,20 +75,25 @@ export class LivePoller {
     return (this.#cpuUs - beforeUs) / 1000;
   }
 
-  /** Asks once. False when nothing has changed. */
-  async look(): Promise<boolean> {
-    const nowMs = performance.now();
-    const isDue = nowMs - this.#statsAtMs >= STATS_MS - TOUCHES_MS / 2;
+  /** As `ask`; the model is told of what it throws. */
+  async #look(): Promise<boolean> {
     try {
-      if (isDue) {
-        this.#statsAtMs = nowMs;
-        await this.#askAll();
-      }
-      return (await this.#askTouches()) || isDue;
+      return await this.ask();
     } catch (error) {
       this.#model.down(messageOf(error));
       return true;
     }
+  }
+
+  /** Asks once. False when nothing has changed. Errors: those of the source. */
+  async ask(): Promise<boolean> {
+    const nowMs = performance.now();
+    const isDue = nowMs - this.#statsAtMs >= STATS_MS - TOUCHES_MS / 2;
+    if (isDue) {
+      this.#statsAtMs = nowMs;
+      await this.#askAll();
+    }
+    return (await this.#askTouches()) || isDue;
   }
 
   async #askAll(): Promise<void> {

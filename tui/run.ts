@@ -29,7 +29,7 @@ const REPORT_SIZE = { columns: 160, rows: 1000 };
 
 /**
  * The terminal interface until it is left; where the output is no terminal, a report of what it would show.
- * Errors: those of opening the traces.
+ * Errors: those of opening the traces; of a report on devices, also those of the source.
  */
 export async function runTui(options: TuiOptions): Promise<void> {
   const { tracePaths, source, findFiles, stdout, stdin, env } = options;
@@ -79,7 +79,7 @@ async function report(store: Store, poller: LivePoller, options: TuiOptions): Pr
   const wanted = view === undefined ? viewsFor(tracePaths.length, options) : [VIEW_IDS[view - 1]];
   const parts: string[] = [];
   for (const id of wanted) {
-    if (id === 'live') await poller.look();
+    if (id === 'live') await poller.ask();
     store.press(String(VIEW_IDS.indexOf(id) + 1), REPORT_SIZE);
     parts.push(`${(await settled(store)).join('\n')}\n`);
   }

@@ -134,6 +134,9 @@ test('where there is no terminal, a report is printed', async (t) => {
   const none = await cliOutput(scratch, ['tui']);
   // Root finds the devices of all processes, those of other tests too.
   assert.match(none, /^Live\n+ +(No device is attached|DEVICE +STATE)/);
+  const silent = await cli(scratch, ['tui', '--socket', scratch.path('none')]);
+  assert.deepEqual([silent.code, silent.stdout], [1, '']);
+  assert.match(silent.stderr, /none: .*no daemon listens there.*ERR_CONTROL_UNREACHABLE/);
   const failed = await cli(scratch, ['tui', scratch.path('none.trace')]);
   assert.deepEqual([failed.code, failed.stdout], [1, '']);
   assert.match(failed.stderr, /ERR_TRACE_NOT_FOUND/);
