@@ -3,7 +3,7 @@ import { collectGarbage, type GcOptions } from '../trace/store-gc.ts';
 import { describeStored, formatStored } from '../trace/store-describe.ts';
 import { printable } from '../base/printable.ts';
 import { listCatalog } from '../trace/store-catalog.ts';
-import { isOfImage, selectTraces, shortKey } from '../trace/store-select.ts';
+import { isOfImage, selectTraces, selectTracesOfImage, shortKey } from '../trace/store-select.ts';
 import {
   CREATED_ANNOTATION,
   deleteTrace,
@@ -134,9 +134,7 @@ async function remove(keys: string[], flags: RemoveFlags, command: Command): Pro
   }
   const store = await storeOf(flags);
   const chosen =
-    image === undefined
-      ? await selectTraces(store, keys)
-      : (await listCatalog(store)).filter((entry) => isOfImage(entry, image));
+    image === undefined ? await selectTraces(store, keys) : await selectTracesOfImage(store, image);
   const pinned = chosen.find(({ isPinned }) => isPinned && !force);
   if (pinned !== undefined) {
     throw new ReplaybdError(

@@ -23,11 +23,7 @@ export async function selectTraces(
   for (const key of keys) {
     const matches = entries.filter((entry) => isNamedBy(entry, key));
     if (matches.length === 0) {
-      throw new ReplaybdError(
-        'ERR_TRACE_NOT_FOUND',
-        `${store.folder}: expected a trace ${key}, found none. \`replaybd trace ls\` lists them.`,
-        { errno: 'ENOENT' },
-      );
+      throw notFound(store, `a trace ${key}`);
     }
     if (matches.length > 1) {
       throw new ReplaybdError(
@@ -42,12 +38,35 @@ export async function selectTraces(
   return [...chosen];
 }
 
-/** Traces of an image: as it was named, by its manifest's digest, or by the first digits of its key. */
+/** All traces of an image, see isOfImage. Throws ERR_TRACE_NOT_FOUND when there are none. */
+export async function selectTracesOfImage(
+  store: TraceStore,
+  image: string,
+): Promise<CatalogEntry[]> {
+  const chosen = (await listCatalog(store)).filter((entry) => isOfImage(entry, image));
+  if (chosen.length === 0) throw notFound(store, `traces of ${image}`);
+  return chosen;
+}
+
+function notFound(store: TraceStore, expected: string): ReplaybdError {
+  return new ReplaybdError(
+    'ERR_TRACE_NOT_FOUND',
+    `${store.folder}: expected ${expected}, found none. \`replaybd trace ls\` lists them.`,
+    { errno: 'ENOENT' },
+  );
+}
+
+/** Traces of an image: as it was named, with or without a scheme, by its manifest's digest, or by the first digits of its key. */
 export function isOfImage({ image, facts }: CatalogEntry, name: string): boolean {
-  if (facts !== null && (facts.image === name || facts.manifestDigest === name)) return true;
+  const named = facts?.image ?? null;
+  if (named !== null && withoutScheme(named) === withoutScheme(name)) return true;
   const digest = facts?.manifestDigest ?? null;
-  if (digest !== null && name.endsWith(`@${digest}`)) return true;
+  if (digest !== null && (name === digest || name.endsWith(`@${digest}`))) return true;
   return /^[0-9a-f]{6,64}$/.test(name) && image.startsWith(name);
+}
+
+function withoutScheme(reference: string): string {
+  return reference.replace(/^https?:\/\//, '');
 }
 
 function isNamedBy({ image, workload, path }: CatalogEntry, key: string): boolean {

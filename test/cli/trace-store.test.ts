@@ -3,11 +3,12 @@ import { existsSync, utimesSync } from 'node:fs';
 import { test } from 'node:test';
 import { encodeTrace } from '../../src/trace/encode.ts';
 import { imageKey, TraceStore } from '../../src/trace/store.ts';
+import { updateFacts } from '../../src/trace/store-catalog.ts';
 import type { StoredTraceFacts } from '../../src/trace/store-describe.ts';
 import { workloadOfWords } from '../../src/trace/workload.ts';
 import { cli, cliJson, cliOutput } from '../support/cli.ts';
 import { scratchOf } from '../support/scratch.ts';
-import { bootLikeRecords, traceOf } from '../trace/synthetic.ts';
+import { bootLikeRecords, syntheticLayers, traceOf } from '../trace/synthetic.ts';
 
 // Goal: the store's commands do what they say and no more: a pinned trace outlives them, a dry run removes
 // nothing, and words of a trace cannot write to the terminal what they want.
@@ -67,6 +68,27 @@ test('ls, pin, gc, rm and unpin on a store', async (t) => {
   );
   await cliOutput(scratch, ['trace', 'unpin', ...dir, keyOf('one')]);
   await cliOutput(scratch, [...gc, '--max-bytes', '0']);
+  assert.deepEqual(await cliJson(scratch, ['trace', 'ls', ...dir]), []);
+});
+
+test("an image's traces are found with and without a scheme, and nothing is removed of another", async (t) => {
+  const scratch = scratchOf(t);
+  const store = new TraceStore(scratch.path('traces'));
+  const dir = ['--trace-dir', store.folder];
+  const trace = traceOf(bootLikeRecords(5, 1), syntheticLayers(1));
+  const [image, workload] = [imageKey(trace.image), trace.workload.key];
+  await store.put(image, workload, encodeTrace(trace));
+  const named = 'http://r.example/team/app:v1';
+  await updateFacts(store, image, workload, (facts) => ({ ...facts, image: named }));
+  for (const name of [named, 'r.example/team/app:v1', 'https://r.example/team/app:v1']) {
+    const listed = await cliJson<unknown[]>(scratch, ['trace', 'ls', '--local', name, ...dir]);
+    assert.equal(listed.length, 1, name);
+  }
+  const rm = ['trace', 'rm', ...dir, '--image'];
+  const absent = await cli(scratch, [...rm, 'r.example/team/app:v2']);
+  assert.deepEqual([absent.code, absent.stdout], [1, '']);
+  assert.match(absent.stderr, /app:v2, found none.*ERR_TRACE_NOT_FOUND/);
+  await cliOutput(scratch, [...rm, 'r.example/team/app:v1']);
   assert.deepEqual(await cliJson(scratch, ['trace', 'ls', ...dir]), []);
 });
 
