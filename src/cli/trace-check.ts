@@ -6,6 +6,7 @@ import {
   type Criterion,
   type PlannedRun,
 } from '../trace/check.ts';
+import { printable } from '../base/printable.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { readTraceFile } from '../trace/store.ts';
 import { byteSize, share } from './arguments.ts';
@@ -76,8 +77,8 @@ async function check(file: string, flags: CheckFlags, command: Command): Promise
 }
 
 function format(criteria: readonly Criterion[]): string {
-  const rows = criteria.map(({ name, unit, bound, wanted, found, ok }) => [
-    name,
+  const rows = criteria.map(({ name, run, unit, bound, wanted, found, ok }) => [
+    run === null ? name : `${name} of ${printable(run)}`,
     wanted === null ? 'any' : `at ${bound} ${amount(wanted, unit)}`,
     amount(found, unit),
     ok ? 'ok' : 'FAILED',

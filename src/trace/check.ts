@@ -6,8 +6,9 @@ import type { Trace, TraceImage } from './trace.ts';
 
 /** One thing that was checked. */
 export interface Criterion {
-  /** For people, e.g. 'coverage of run.trace'. */
   readonly name: string;
+  /** The fresh run that it is about; null for one about the trace or all runs. */
+  readonly run: string | null;
   readonly unit: 'count' | 'share' | 'bytes';
   /** Whether `wanted` is the least or the most that is good. */
   readonly bound: 'least' | 'most';
@@ -75,7 +76,7 @@ export function checkAgainst(
   });
   const coverage = runs.map(({ name }, i) => {
     const share = coveredBytes[i + 1] / neededBytes[i + 1];
-    return atLeast(`coverage of ${name}`, 'share', wanted.coverageMin, share);
+    return { ...atLeast('coverage', 'share', wanted.coverageMin, share), run: name };
   });
   return [...coverage, atMost('waste', 'bytes', wanted.wasteBytesMax, wasteBytes)];
 }
@@ -122,7 +123,7 @@ function checkRuns(trace: Trace, runs: readonly PlannedRun[]): void {
 }
 
 function atLeast(name: string, unit: Criterion['unit'], wanted: number, found: number): Criterion {
-  return { name, unit, bound: 'least', wanted, found, ok: found >= wanted };
+  return { name, run: null, unit, bound: 'least', wanted, found, ok: found >= wanted };
 }
 
 function atMost(
@@ -131,7 +132,15 @@ function atMost(
   wanted: number | null,
   found: number,
 ): Criterion {
-  return { name, unit, bound: 'most', wanted, found, ok: wanted === null || found <= wanted };
+  return {
+    name,
+    run: null,
+    unit,
+    bound: 'most',
+    wanted,
+    found,
+    ok: wanted === null || found <= wanted,
+  };
 }
 
 function sum(values: Float64Array | Uint32Array): number {

@@ -34,7 +34,12 @@ const named = (trace: Trace, i: number) => ({ ...trace, name: `run${i}` });
 
 /** Of each criterion, what was found and whether that is good. */
 function found(criteria: readonly Criterion[]): Record<string, [number, boolean]> {
-  return Object.fromEntries(criteria.map(({ name, found: value, ok }) => [name, [value, ok]]));
+  return Object.fromEntries(
+    criteria.map(({ name, run, found: value, ok }) => [
+      run === null ? name : `${name} ${run}`,
+      [value, ok],
+    ]),
+  );
 }
 
 test('coverage is by run, waste is what no run needs', () => {
@@ -44,8 +49,8 @@ test('coverage is by run, waste is what no run needs', () => {
   );
   const wanted = { coverageMin: 0.6, wasteBytesMax: 3 * 4096 };
   assert.deepEqual(found(checkAgainst(trace, fresh, wanted)), {
-    'coverage of run0': [0.5, false],
-    'coverage of run1': [1, true],
+    'coverage run0': [0.5, false],
+    'coverage run1': [1, true],
     waste: [3 * 4096, true],
   });
   const strict = checkAgainst(trace, fresh, { coverageMin: 0.5, wasteBytesMax: 3 * 4096 - 1 });
@@ -62,7 +67,7 @@ test("a run's layers are matched by digest", () => {
   const turned = traceWith(planOf([1, 0, 4]), layers.toReversed());
   assert.deepEqual(
     found(checkAgainst(trace, [named(turned, 0)], { coverageMin: 1, wasteBytesMax: 8192 })),
-    { 'coverage of run0': [1, true], waste: [8192, true] },
+    { 'coverage run0': [1, true], waste: [8192, true] },
   );
 });
 
@@ -80,7 +85,7 @@ test('coverage and waste are those of the granules, one by one', () => {
         const needs = [...granulesOf(run).keys()];
         for (const granule of needs) touched.add(granule);
         const covered = bytesOf(needs.filter((granule) => has.has(granule)));
-        assert.equal(checked[`coverage of run${i}`][0], covered / bytesOf(needs));
+        assert.equal(checked[`coverage run${i}`][0], covered / bytesOf(needs));
       }
       const waste = bytesOf([...has.keys()].filter((granule) => !touched.has(granule)));
       assert.equal(checked.waste[0], waste);
