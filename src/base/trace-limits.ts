@@ -69,6 +69,8 @@ export const overlaybdTraceLimits = {
 } as const;
 
 export const simulateLimits = {
+  /** Bytes of one prefetch request. */
+  rangeBytesMax: 64 * 1024 * 1024,
   /** Bytes of a plan whose cold start is simulated. */
   planBytesMax: 2 ** 34,
   /** Points of a result's curve. */

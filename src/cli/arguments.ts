@@ -1,5 +1,5 @@
 import { InvalidArgumentError } from 'commander';
-import { GRANULE_BYTES } from '../base/limits.ts';
+import { GRANULE_BYTES, simulateLimits } from '../base/limits.ts';
 import type { Platform } from '../registry/manifest.ts';
 
 // What a command line's words may be. Anything else is wrong usage.
@@ -105,11 +105,12 @@ export function milliseconds(text: string): number {
   return withUnit(text, { ms: 1, s: 1000, us: 1 / 1000 }, 'a time such as 20ms or 0.5s', 0);
 }
 
-/** A size with its unit (`256KiB`, `1MiB`), in whole granules of 4 KiB. */
-export function granules(text: string): number {
-  const what = 'a multiple of 4KiB such as 256KiB or 1MiB';
+/** What one request may bring, with its unit (`256KiB`, `1MiB`): whole granules of 4 KiB, in bytes. */
+export function rangeSize(text: string): number {
+  const { rangeBytesMax } = simulateLimits;
+  const what = `a multiple of 4KiB up to ${rangeBytesMax / 2 ** 20}MiB, such as 256KiB or 1MiB`;
   const bytes = withUnit(text, { kib: 1024, mib: 1024 ** 2 }, what);
-  if (bytes % GRANULE_BYTES === 0) return bytes;
+  if (bytes % GRANULE_BYTES === 0 && bytes <= rangeBytesMax) return bytes;
   throw new InvalidArgumentError(`Expected ${what}.`);
 }
 

@@ -1,4 +1,4 @@
-import { InvalidArgumentError, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { simulateLimits } from '../base/limits.ts';
 import { HOST_COST, HOST_COST_NONE } from '../prefetch/simulate/host-cost.ts';
 import { formatGrid, formatSimulation } from '../prefetch/simulate/format.ts';
@@ -11,9 +11,9 @@ import { readTraceFile } from '../trace/store.ts';
 import {
   bandwidth,
   collect,
-  granules,
   milliseconds,
   positiveNumber,
+  rangeSize,
   wholeNumber,
 } from './arguments.ts';
 import { policyOption } from './simulated-link.ts';
@@ -49,13 +49,15 @@ export function registerSimulate(trace: Command): void {
     .option('--rtt <time>', 'round trip, such as 20ms; may be repeated', collect(milliseconds))
     .addOption(policyOption())
     .option('--concurrency <n>', 'prefetch requests at once', wholeNumber(1, 1024))
-    .option('--range-size <size>', 'the most that one prefetch request brings', granules)
+    .option('--range-size <size>', 'the most that one prefetch request brings', rangeSize)
     .option('--warm-ms <ms>', 'how long a start takes with everything local', positiveNumber)
-    .option(
-      '--host-cost <costs>',
-      'processor time in ms, of an attach, a request and a MiB: 100,1,10; 0 for none',
-      hostCost,
-      HOST_COST,
+    .addOption(
+      new Option(
+        '--host-cost <costs>',
+        'processor time in ms, of an attach, a request and a MiB; 0 for none',
+      )
+        .argParser(hostCost)
+        .default(HOST_COST, formatHostCost(HOST_COST)),
     )
     .option('--grid', 'a table of 9 links, or of those given')
     .option('--json', 'as JSON')
@@ -63,7 +65,7 @@ export function registerSimulate(trace: Command): void {
 }
 
 async function simulateTrace(file: string, flags: SimulateFlags, command: Command): Promise<void> {
-  const { policy, concurrency, rangeSize, warmMs, grid = false } = flags;
+  const { policy, concurrency, rangeSize: rangeBytes, warmMs, grid = false } = flags;
   const bandwidths = flags.bandwidth ?? (grid ? GRID_BANDWIDTHS : []);
   const roundTripsMs = flags.rtt ?? (grid ? GRID_ROUND_TRIPS_MS : []);
   const links = gridLinks(bandwidths, roundTripsMs);
@@ -77,7 +79,7 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
   const optionsOf = (link: SimulationOptions['link']): SimulationOptions => ({
     ...{ link, policy, host: flags.hostCost },
     ...(concurrency === undefined ? {} : { concurrency }),
-    ...(rangeSize === undefined ? {} : { rangeBytes: rangeSize }),
+    ...(rangeBytes === undefined ? {} : { rangeBytes }),
     ...(warmMs === undefined ? {} : { warmMs }),
   });
   if (links.length === 1 && !grid) {
@@ -100,12 +102,16 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
   process.stdout.write(flags.json === true ? json(rows) : formatGrid(rows));
 }
 
+function formatHostCost({ attachMs, requestMs, mibMs }: HostCost): string {
+  return [attachMs, requestMs, mibMs].join();
+}
+
 function hostCost(text: string): HostCost {
   if (text === '0') return HOST_COST_NONE;
   const costs = /^(\d{1,5}(?:\.\d+)?),(\d{1,5}(?:\.\d+)?),(\d{1,5}(?:\.\d+)?)$/.exec(text);
   if (costs === null) {
     throw new InvalidArgumentError(
-      'expected ms of an attach, a request and a MiB, such as 100,1,10',
+      `Expected ms of an attach, a request and a MiB, such as ${formatHostCost(HOST_COST)}.`,
     );
   }
   const [attachMs, requestMs, mibMs] = costs.slice(1).map(Number);

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError } from 'commander';
-import { bandwidth, granules, milliseconds } from '../../src/cli/arguments.ts';
+import { bandwidth, milliseconds, rangeSize } from '../../src/cli/arguments.ts';
 import { registerSimulate } from '../../src/cli/trace-simulate.ts';
 import type { GridRow } from '../../src/prefetch/simulate/grid.ts';
 import type { Outcome } from '../../src/prefetch/simulate/outcomes.ts';
@@ -25,13 +25,15 @@ test('bandwidths, times and sizes have units', () => {
   assert.equal(milliseconds('20ms'), 20);
   assert.equal(milliseconds('0.5s'), 500);
   assert.equal(milliseconds('0ms'), 0);
-  assert.equal(granules('256KiB'), 262_144);
+  assert.equal(rangeSize('256KiB'), 262_144);
   for (const text of ['', '100', 'mbit', '-1mbit', '0mbit', '1e3mbit', '1xbit', '1 constructor']) {
     assert.throws(() => bandwidth(text), /such as 100mbit or 12\.5MB\/s/, text);
   }
   assert.throws(() => milliseconds('20'), /such as 20ms/);
-  assert.throws(() => granules('3KiB'), /a multiple of 4KiB/);
-  assert.throws(() => granules('0KiB'), /a multiple of 4KiB/);
+  assert.throws(() => rangeSize('3KiB'), /a multiple of 4KiB/);
+  assert.throws(() => rangeSize('0KiB'), /a multiple of 4KiB/);
+  assert.equal(rangeSize('64MiB'), 2 ** 26);
+  for (const text of ['1GiB', '65MiB']) assert.throws(() => rangeSize(text), /up to 64MiB/, text);
 });
 
 /** What commander says about a command line that must be refused. */
@@ -65,6 +67,8 @@ test('processor time is counted, and can be left out', async (t) => {
   const withoutMs = await startMs('--host-cost', '0');
   assert.equal(await startMs('--host-cost', '50.5,0,0'), withoutMs + 50.5);
   assert.ok((await startMs()) > withoutMs + 100);
+  const help = await cliOutput(scratch, ['trace', 'simulate', '--help']);
+  assert.match(help.replaceAll(/\s+/g, ' '), /0 for none \(default: 100,1,10\)/);
   assert.match(await refusal('--host-cost', '1,2'), /such as 100,1,10/);
   assert.match(await refusal('--host-cost', '-1,2,3'), /such as 100,1,10/);
 });
