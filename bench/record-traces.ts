@@ -11,7 +11,7 @@ import { startEmbeddedRegistry } from '../src/registry/embedded/server.ts';
 import { decodeTrace } from '../src/trace/decode.ts';
 import { formatSummary, summariseTrace } from '../src/trace/describe.ts';
 import type { Trace } from '../src/trace/trace.ts';
-import { writePicture } from '../tui/pictures/write-picture.ts';
+import { drawPicture } from '../tui/pictures/picture.ts';
 import { workloadNamed, workloads, type Workload } from './workloads/definitions.ts';
 import { makeWorkloadRootfs } from './workloads/rootfs.ts';
 
@@ -78,10 +78,9 @@ async function writePages(
 ): Promise<void> {
   const { name, title } = workload;
   const base = join(values.output, name);
-  await writePicture(`${base}.trace`, `${base}.svg`, 'svg', {
-    order: 'layers',
-    simulate: () => null,
-  });
+  const options = { order: 'layers', simulate: () => null } as const;
+  const { content } = await drawPicture(`${base}.trace`, 'svg', options);
+  writeFileSync(`${base}.svg`, content);
   writeFileSync(`${base}.md`, page(workload, run, formatSummary(summariseTrace(trace, fileBytes))));
   process.stdout.write(`${name}: ${trace.records.count} records, ${fileBytes} bytes. ${title}\n`);
 }

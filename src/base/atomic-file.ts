@@ -4,7 +4,8 @@ import { dirname } from 'node:path';
 
 /**
  * Replaces a file so that, whenever the process or the machine stops, either the old or the new
- * bytes are there, whole. Makes the folder. Throws what the file system throws.
+ * bytes are there, whole. Makes the folder. For what this project keeps: by default nobody else may read
+ * either. Throws what the file system throws.
  */
 export async function writeFileAtomic(
   path: string,

@@ -4,6 +4,7 @@ import { recordOutcomes, OutcomeLog, type RecordOutcomes } from '../prefetch/sim
 import { prepareSimulation, simulate } from '../prefetch/simulate/simulate.ts';
 import {
   SIMULATION_POLICIES,
+  type SimulationOptions,
   type SimulationPolicy,
   type SimulationResult,
 } from '../prefetch/simulate/types.ts';
@@ -37,20 +38,30 @@ export interface SimulatedStart {
 }
 
 /**
- * A start on the link that flags name; null without one. Wrong usage where only half of a link is
- * named. Errors: those of `simulate`.
+ * The start that flags ask for; null without a link. Wrong usage where only half of a link is named, or
+ * what needs one without it.
  */
-export function simulatedStart(
-  trace: Trace,
+export function startOf(
   { bandwidth: bytesPerSecond, rtt, policy }: LinkFlags,
   command: Command,
-): SimulatedStart | null {
-  if (bytesPerSecond === undefined && rtt === undefined) return null;
+): SimulationOptions | null {
+  if (bytesPerSecond === undefined && rtt === undefined) {
+    if (command.getOptionValueSource('policy') !== 'cli') return null;
+    return command.error('error: --policy is of a simulated start: give --bandwidth and --rtt');
+  }
   if (bytesPerSecond === undefined || rtt === undefined) {
     return command.error('error: a link has both --bandwidth and --rtt');
   }
+  return { link: { bytesPerSecond, roundTripMs: rtt }, policy, host: HOST_COST };
+}
+
+/** Such a start of a trace, if there is one. Errors: those of `simulate`. */
+export function simulatedStart(
+  trace: Trace,
+  options: SimulationOptions | null,
+): SimulatedStart | null {
+  if (options === null) return null;
   const log = new OutcomeLog();
-  const options = { link: { bytesPerSecond, roundTripMs: rtt }, policy, host: HOST_COST };
   const result = simulate(prepareSimulation(trace), options, log);
   return { result, outcomes: recordOutcomes(trace, log) };
 }

@@ -13,6 +13,7 @@ import { byteSize, share } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, formatTable } from './terminal.ts';
 import { withImage } from './trace-image.ts';
+import { tell } from './trace-output.ts';
 import { tellTruncated } from './truncated-plan.ts';
 
 interface CheckFlags extends RuntimeFlags {
@@ -72,7 +73,7 @@ async function check(file: string, flags: CheckFlags, command: Command): Promise
   const ok = criteria.every((criterion) => criterion.ok);
   const truncated = tellTruncated(file, trace.plan);
   const result = { trace: file, ok, truncated, criteria };
-  process.stdout.write(flags.json === true ? `${JSON.stringify(result)}\n` : format(criteria));
+  tell(flags, result, format(criteria));
   if (!ok) process.exitCode = FAILED_EXIT_CODE;
 }
 

@@ -13,6 +13,7 @@ import { wholeNumber } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, formatTable } from './terminal.ts';
 import { withImage } from './trace-image.ts';
+import { tell } from './trace-output.ts';
 
 interface DiffFlags extends RuntimeFlags {
   top: number;
@@ -57,7 +58,7 @@ async function diff(first: string, second: string, flags: DiffFlags): Promise<vo
           const map = await buildFileMap(stackDisk(target.stack, image), { signal });
           return diffTraces(from, to, { listMax, filesOf: fileFinder(map, target) });
         });
-  process.stdout.write(flags.json === true ? `${JSON.stringify(found)}\n` : format(found));
+  tell(flags, found, format(found));
 }
 
 async function read(file: string): Promise<Trace> {

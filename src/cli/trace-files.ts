@@ -13,8 +13,9 @@ import {
 import { readTraceFile } from '../trace/store.ts';
 import { wholeNumber } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
-import { addLinkOptions, simulatedStart, type LinkFlags } from './simulated-link.ts';
+import { addLinkOptions, simulatedStart, startOf, type LinkFlags } from './simulated-link.ts';
 import { withImage } from './trace-image.ts';
+import { tell } from './trace-output.ts';
 
 interface FilesFlags extends RuntimeFlags, LinkFlags {
   sort: FileOrder;
@@ -48,17 +49,14 @@ async function printFiles(
   flags: FilesFlags,
   command: Command,
 ): Promise<void> {
+  const options = startOf(flags, command);
   const trace = decodeTrace(await readTraceFile(file), file);
-  const start = simulatedStart(trace, flags, command);
+  const start = simulatedStart(trace, options);
   const met = start === null ? null : simulatedRecords(start.outcomes);
   const report = await withImage(flags, image, trace.workload, async (target, signal) => {
     const disk = stackDisk(target.stack, image);
     return reportFiles(trace, await mapAccessedFiles(disk, trace.records, signal), target, met);
   });
   const files = sortFiles(report.files, flags.sort).slice(0, flags.limit);
-  const text =
-    flags.json === true
-      ? `${JSON.stringify({ ...report, files }, null, 2)}\n`
-      : formatFileReport(report, files);
-  process.stdout.write(text);
+  tell(flags, { ...report, files }, formatFileReport(report, files));
 }

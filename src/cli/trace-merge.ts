@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { writeFileAtomic } from '../base/atomic-file.ts';
 import { traceLimits } from '../base/limits.ts';
 import { decodeTrace } from '../trace/decode.ts';
 import { summariseTrace } from '../trace/describe.ts';
@@ -11,6 +10,7 @@ import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, ProgressLine } from './terminal.ts';
 import { tellTruncated } from './truncated-plan.ts';
 import { withImage } from './trace-image.ts';
+import { tell, writeOutput } from './trace-output.ts';
 
 interface MergeFlags extends RuntimeFlags {
   output: string;
@@ -61,7 +61,7 @@ async function merge(files: string[], flags: MergeFlags): Promise<void> {
   const merged =
     image === undefined ? merger.merge(options) : await mergeFor(image, merger, options, flags);
   const bytes = encodeMerged(merged.trace, output);
-  await writeFileAtomic(output, bytes);
+  await writeOutput(output, bytes);
   const { recordedBytes, planBytes } = summariseTrace(merged.trace, bytes.length);
   const { runs, records, plan } = merged.trace;
   const facts = {
@@ -80,7 +80,7 @@ async function merge(files: string[], flags: MergeFlags): Promise<void> {
     `plan of ${facts.planRanges} ranges, ${formatBytes(planBytes)}\n` +
     `left out: ${formatBytes(byWeight)} by weight, ${formatBytes(byBudget)} by budget\n`;
   tellTruncated(output, plan);
-  process.stdout.write(flags.json === true ? `${JSON.stringify(facts)}\n` : text);
+  tell(flags, facts, text);
 }
 
 function mergeFor(

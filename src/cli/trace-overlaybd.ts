@@ -1,5 +1,4 @@
 import { Option, type Command } from 'commander';
-import { writeFileAtomic } from '../base/atomic-file.ts';
 import { ReplaybdError } from '../base/errors.ts';
 import { accelerationFiles } from '../daemon/acceleration-files.ts';
 import { traceOfForeign } from '../daemon/foreign-trace.ts';
@@ -15,10 +14,11 @@ import { encodeOverlaybdTrace } from '../trace/overlaybd/format.ts';
 import { readTraceFile } from '../trace/store.ts';
 import { describeWorkload } from '../trace/trace.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
-import { addLinkOptions, simulatedStart, type LinkFlags } from './simulated-link.ts';
+import { addLinkOptions, simulatedStart, startOf, type LinkFlags } from './simulated-link.ts';
 import { complain } from './terminal.ts';
 import { tellTruncated } from './truncated-plan.ts';
 import { withImage, withRuntime } from './trace-image.ts';
+import { tell, writeOutput } from './trace-output.ts';
 import { addWorkloadOptions, workloadOf, type WorkloadFlags } from './workload-options.ts';
 
 interface ConvertFlags extends RuntimeFlags {
@@ -106,20 +106,20 @@ async function importTrace(file: string, flags: ImportFlags): Promise<void> {
   const { trace, facts } = await withImage(flags, flags.image, workload, (target, signal) =>
     traceOfForeign(source, target, flags.image, signal),
   );
-  await writeFileAtomic(flags.output, encodeTraceWithinLimit(trace));
+  await writeOutput(flags.output, encodeTraceWithinLimit(trace));
   tellTruncated(flags.output, trace.plan);
-  const told = { ...facts, records: trace.records.count, planRanges: trace.plan.count };
-  if (flags.json === true) {
-    print(JSON.stringify(told));
-    return;
+  const { output } = flags;
+  const told = { output, ...facts, records: trace.records.count, planRanges: trace.plan.count };
+  if (flags.json !== true) {
+    for (const path of facts.missing) complain(`${path}: not in the image`);
+    for (const { path, reason } of facts.failed) complain(`${path}: ${reason}`);
   }
-  for (const path of facts.missing) complain(`${path}: not in the image`);
-  for (const { path, reason } of facts.failed) complain(`${path}: ${reason}`);
   const taken =
     facts.kind === 'paths'
       ? `${facts.files} files (${facts.missing.length} paths missing, ${facts.failed.length} failed)`
       : `${facts.reads} reads (${facts.foreignReads} of no layer of the image)`;
-  print(`${flags.output}: ${told.records} records, ${told.planRanges} plan ranges of ${taken}`);
+  const text = `${output}: ${told.records} records, ${told.planRanges} plan ranges of ${taken}\n`;
+  tell(flags, told, text);
 }
 
 async function exportTrace(file: string, flags: ExportFlags, command: Command): Promise<void> {
@@ -127,32 +127,39 @@ async function exportTrace(file: string, flags: ExportFlags, command: Command): 
     await exportPicture(file, flags, command);
     return;
   }
-  const { image } = flags;
-  if (flags.bandwidth !== undefined || flags.rtt !== undefined) {
+  const { image, output } = flags;
+  if (flags.bandwidth !== undefined || flags.rtt !== undefined || isGiven(command, 'policy')) {
     command.error('error: a simulated start is told by --svg, --png and --csv alone');
   }
+  if (isGiven(command, 'axis')) command.error('error: --axis is for --svg and --png');
   if (image === undefined) command.error("error: overlaybd's trace needs --image <image>");
   const source = decodeTrace(await readTraceFile(file), file);
   const exported = await withImage(flags, image, source.workload, async (target) =>
     exportOverlaybdTrace(source, target.image, target.stack),
   );
-  await writeFileAtomic(flags.output, encodeOverlaybdTrace(exported.trace));
+  await writeOutput(flags.output, encodeOverlaybdTrace(exported.trace));
   const { foreignBytes } = exported;
   const records = exported.trace.count;
-  const text = `${flags.output}: ${records} records, ${foreignBytes} bytes of other layers left out`;
-  print(flags.json === true ? JSON.stringify({ records, foreignBytes }) : text);
+  const text = `${output}: ${records} records, ${foreignBytes} bytes of other layers left out\n`;
+  tell(flags, { output, records, foreignBytes }, text);
 }
 
 /** For documents and other programs. */
 async function exportPicture(file: string, flags: ExportFlags, command: Command): Promise<void> {
-  const { writePicture } = await import('../../tui/pictures/write-picture.ts');
+  if (flags.csv === true && isGiven(command, 'axis')) {
+    command.error('error: --axis is for --svg and --png');
+  }
+  const options = startOf(flags, command);
+  const { drawPicture } = await import('../../tui/pictures/picture.ts');
   const format = flags.svg === true ? 'svg' : flags.png === true ? 'png' : 'csv';
-  const facts = await writePicture(file, flags.output, format, {
+  const { records, content } = await drawPicture(file, format, {
     order: flags.axis,
-    simulate: (trace) => simulatedStart(trace, flags, command),
+    simulate: (trace) => simulatedStart(trace, options),
   });
-  const text = `${flags.output}: ${facts.records} records, ${facts.bytes} bytes`;
-  print(flags.json === true ? JSON.stringify(facts) : text);
+  const { output } = flags;
+  await writeOutput(output, content);
+  const bytes = content.length;
+  tell(flags, { output, records, bytes }, `${output}: ${records} records, ${bytes} bytes\n`);
 }
 
 async function packLayer(
@@ -176,17 +183,14 @@ async function packLayer(
       signal,
     );
     const layer = packAccelerationLayer(files);
-    if (output !== undefined) await writeFileAtomic(output, layer);
+    if (output !== undefined) await writeOutput(output, layer);
     const manifest =
       push === undefined ? null : await pushAccelerated(runtime.client, image, push, layer);
-    return { layer: digestOf(layer), layerBytes: layer.length, manifest };
+    const facts = { layer: digestOf(layer), layerBytes: layer.length, manifest };
+    return { output: output ?? null, ...facts };
   });
-  if (flags.json === true) {
-    print(JSON.stringify(done));
-    return;
-  }
-  print(`layer ${done.layer} ${done.layerBytes} bytes`);
-  if (done.manifest !== null) print(`image ${done.manifest}`);
+  const pushed = done.manifest === null ? '' : `image ${done.manifest}\n`;
+  tell(flags, done, `layer ${done.layer} ${done.layerBytes} bytes\n${pushed}`);
 }
 
 async function readForeign(
@@ -208,6 +212,6 @@ async function readForeign(
   );
 }
 
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
+function isGiven(command: Command, option: string): boolean {
+  return command.getOptionValueSource(option) === 'cli';
 }

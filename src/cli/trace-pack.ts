@@ -2,7 +2,6 @@ import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { writeFileAtomic } from '../base/atomic-file.ts';
 import { packForImage } from '../daemon/pack-image.ts';
 import { writeOutputFile } from '../image/output-file.ts';
 import { decodeTrace } from '../trace/decode.ts';
@@ -13,6 +12,7 @@ import type { Trace } from '../trace/trace.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, ProgressLine } from './terminal.ts';
 import { withRuntime } from './trace-image.ts';
+import { tell, writeOutput } from './trace-output.ts';
 
 interface PackFlags extends RuntimeFlags {
   output?: string;
@@ -47,6 +47,7 @@ async function pack(
   if (!push && (output === undefined || blob === undefined)) {
     command.error('error: give --push, or --output and --blob');
   }
+  if (blob === '-') command.error('error: the hot blob needs a file: --blob FILE');
   if (push && image.endsWith('.json')) {
     command.error('error: --push is for images of a registry');
   }
@@ -62,7 +63,7 @@ async function pack(
   const text =
     `${facts.digest}: ${formatBytes(sizeBytes)} of ${ranges} ranges; ` +
     `trace of ${formatBytes(bytes)}${pushed === null ? '' : `, pushed as ${pushed}`}\n`;
-  process.stdout.write(flags.json === true ? `${JSON.stringify(facts)}\n` : text);
+  tell(flags, { output: output ?? null, ...facts }, text);
 }
 
 interface PackJob {
@@ -99,7 +100,7 @@ async function packInto(path: string, { trace, image, force, flags }: PackJob): 
       progress.clear();
     }
     const bytes = encodeTrace(packed);
-    if (flags.output !== undefined) await writeFileAtomic(flags.output, bytes);
+    if (flags.output !== undefined) await writeOutput(flags.output, bytes);
     const hotBlobPath = path;
     const pushed =
       flags.push === true

@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { writeFileAtomic } from '../base/atomic-file.ts';
 import { messageOf } from '../base/errors.ts';
 import { mapOldImage, olderImageOf } from '../daemon/rebase-image.ts';
 import type { Runtime } from '../daemon/runtime.ts';
@@ -15,6 +14,7 @@ import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { complain, formatBytes } from './terminal.ts';
 import { tellTruncated } from './truncated-plan.ts';
 import { withRuntime } from './trace-image.ts';
+import { tell, writeOutput } from './trace-output.ts';
 
 interface RebaseFlags extends RuntimeFlags {
   from?: string;
@@ -56,12 +56,11 @@ async function rebase(file: string, image: string, flags: RebaseFlags): Promise<
       signal,
     ),
   );
-  await writeFileAtomic(flags.output, encodeTraceWithinLimit(trace));
+  await writeOutput(flags.output, encodeTraceWithinLimit(trace));
   for (const problem of facts.problems) complain(problem);
   tellTruncated(flags.output, trace.plan);
-  process.stdout.write(
-    flags.json === true ? `${JSON.stringify(facts)}\n` : formatFacts(flags.output, facts),
-  );
+  const { output } = flags;
+  tell(flags, { output, ...facts }, formatFacts(output, facts));
 }
 
 /** An image that the user named has to be there; one that is only guessed need not. */

@@ -17,6 +17,7 @@ import {
   wholeNumber,
 } from './arguments.ts';
 import { policyOption } from './simulated-link.ts';
+import { tell } from './trace-output.ts';
 import { tellTruncated } from './truncated-plan.ts';
 
 interface SimulateFlags {
@@ -89,8 +90,7 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
     const packed = simulate(prepared, { ...optionsOf(links[0]), policy: 'packed' });
     const { predictedMs, requests } = packed;
     const facts = { ...result, truncated, packed: { predictedMs, requests }, records };
-    const text = (): string => formatSimulation(result, packed, records);
-    process.stdout.write(flags.json === true ? json(facts) : text());
+    tell(flags, facts, formatSimulation(result, packed, records));
     return;
   }
   const rows: (GridRow & { truncated: boolean })[] = [];
@@ -99,7 +99,7 @@ async function simulateTrace(file: string, flags: SimulateFlags, command: Comman
     if (process.stderr.isTTY) process.stderr.write(`\r${rows.length} of ${links.length} links`);
   }
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
-  process.stdout.write(flags.json === true ? json(rows) : formatGrid(rows));
+  tell(flags, rows, formatGrid(rows));
 }
 
 function formatHostCost({ attachMs, requestMs, mibMs }: HostCost): string {
@@ -116,8 +116,4 @@ function hostCost(text: string): HostCost {
   }
   const [attachMs, requestMs, mibMs] = costs.slice(1).map(Number);
   return { attachMs, requestMs, mibMs };
-}
-
-function json(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`;
 }

@@ -22,6 +22,7 @@ import {
   type RegistryFlags,
 } from './registry-options.ts';
 import { formatBytes, interruptible } from './terminal.ts';
+import { tell } from './trace-output.ts';
 
 export interface StoreFlags extends RegistryFlags {
   traceDir?: string;
@@ -96,7 +97,7 @@ async function list(image: string | undefined, flags: ListFlags): Promise<void> 
   const entries = await listCatalog(await storeOf(flags));
   const wanted = entries.filter((entry) => image === undefined || isOfImage(entry, image));
   const described = wanted.map((entry) => describeStored(entry, nowMs));
-  print(flags, described, formatStored(described, nowMs));
+  tell(flags, described, formatStored(described, nowMs));
 }
 
 async function listRemote(image: string, flags: StoreFlags): Promise<void> {
@@ -116,7 +117,7 @@ async function listRemote(image: string, flags: StoreFlags): Promise<void> {
         .trim(),
     )}\n`;
   });
-  print(flags, traces, lines.join(''));
+  tell(flags, traces, lines.join(''));
 }
 
 async function remove(keys: string[], flags: RemoveFlags, command: Command): Promise<void> {
@@ -126,7 +127,7 @@ async function remove(keys: string[], flags: RemoveFlags, command: Command): Pro
     await withRegistry(flags, async (client) => {
       for (const digest of keys) await deleteTrace(client, remote, digest);
     });
-    print(flags, { removed: keys }, keys.map((digest) => `${digest} removed\n`).join(''));
+    tell(flags, { removed: keys }, keys.map((digest) => `${digest} removed\n`).join(''));
     return;
   }
   if ((keys.length === 0) === (image === undefined)) {
@@ -145,7 +146,7 @@ async function remove(keys: string[], flags: RemoveFlags, command: Command): Pro
   }
   for (const entry of chosen) await store.remove(entry.image, entry.workload);
   const removed = chosen.map(shortKey);
-  print(flags, { removed }, removed.map((key) => `${key} removed\n`).join(''));
+  tell(flags, { removed }, removed.map((key) => `${key} removed\n`).join(''));
 }
 
 async function collect(flags: GcFlags): Promise<void> {
@@ -166,7 +167,7 @@ async function collect(flags: GcFlags): Promise<void> {
     `${removed.length} traces of ${formatBytes(report.removedBytes)} and ` +
     `${report.leftovers.length} leftovers ${would}; ` +
     `${report.keptTraces} traces of ${formatBytes(report.keptBytes)} stay\n`;
-  print(flags, { ...report, removed, dryRun }, text);
+  tell(flags, { ...report, removed, dryRun }, text);
 }
 
 async function setPinned(keys: string[], flags: StoreFlags, isPinned: boolean): Promise<void> {
@@ -180,9 +181,5 @@ async function setPinned(keys: string[], flags: StoreFlags, isPinned: boolean): 
   const [word, facts] = isPinned
     ? ['pinned', { pinned: named }]
     : ['unpinned', { unpinned: named }];
-  print(flags, facts, named.map((key) => `${key} ${word}\n`).join(''));
-}
-
-function print(flags: StoreFlags, facts: unknown, text: string): void {
-  process.stdout.write(flags.json === true ? `${JSON.stringify(facts, null, 2)}\n` : text);
+  tell(flags, facts, named.map((key) => `${key} ${word}\n`).join(''));
 }

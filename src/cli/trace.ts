@@ -1,5 +1,4 @@
 import type { Command } from 'commander';
-import { writeFileAtomic } from '../base/atomic-file.ts';
 import { ReplaybdError } from '../base/errors.ts';
 import { silentLogger } from '../base/log.ts';
 import { overlaybdTraceLimits } from '../base/limits.ts';
@@ -20,6 +19,7 @@ import { isWorkloadKey } from '../trace/workload.ts';
 import { registerFiles } from './trace-files.ts';
 import { registerOverlaybd } from './trace-overlaybd.ts';
 import { registerStore, storeOf, type StoreFlags } from './trace-store.ts';
+import { STANDARD_OUTPUT, tell, writeOutput } from './trace-output.ts';
 import { registerPack } from './trace-pack.ts';
 import { registerSimulate } from './trace-simulate.ts';
 import { registerRebase } from './trace-rebase.ts';
@@ -82,25 +82,32 @@ async function show(file: string, flags: { json?: boolean }): Promise<void> {
   const bytes = await readTraceFile(file, overlaybdTraceLimits.fileBytesMax);
   if (hasOverlaybdTraceMagic(bytes)) {
     const facts = summariseOverlaybdTrace(decodeOverlaybdTrace(bytes, file), bytes.length);
-    process.stdout.write(flags.json === true ? json(facts) : formatOverlaybdSummary(facts));
+    tell(flags, facts, formatOverlaybdSummary(facts));
     return;
   }
   const summary = summariseTrace(decodeTrace(bytes, file), bytes.length);
-  process.stdout.write(flags.json === true ? json(summary) : formatSummary(summary));
+  tell(flags, summary, formatSummary(summary));
 }
 
 async function verify(file: string, flags: { json?: boolean }): Promise<void> {
-  const bytes = await readTraceFile(file, overlaybdTraceLimits.fileBytesMax);
-  if (hasOverlaybdTraceMagic(bytes)) {
-    const facts = { file, ok: true, records: decodeOverlaybdTrace(bytes, file).count };
-    const text = `${file}: sound, ${facts.records} records of overlaybd\n`;
-    process.stdout.write(flags.json === true ? json(facts) : text);
-    return;
+  try {
+    const bytes = await readTraceFile(file, overlaybdTraceLimits.fileBytesMax);
+    if (hasOverlaybdTraceMagic(bytes)) {
+      const records = decodeOverlaybdTrace(bytes, file).count;
+      const text = `${file}: sound, ${records} records of overlaybd\n`;
+      tell(flags, { file, ok: true, records }, text);
+      return;
+    }
+    const { records, plan } = decodeTrace(bytes, file);
+    const facts = { file, ok: true, records: records.count, planRanges: plan.count };
+    const text = `${file}: sound, ${facts.records} records, ${facts.planRanges} plan ranges\n`;
+    tell(flags, facts, text);
+  } catch (error) {
+    if (flags.json !== true || !(error instanceof ReplaybdError)) throw error;
+    const { code, message } = error;
+    tell(flags, { file, ok: false, code, message }, '');
+    process.exitCode = 1;
   }
-  const { records, plan } = decodeTrace(bytes, file);
-  const facts = { file, ok: true, records: records.count, planRanges: plan.count };
-  const text = `${file}: sound, ${facts.records} records, ${facts.planRanges} plan ranges\n`;
-  process.stdout.write(flags.json === true ? json(facts) : text);
 }
 
 async function push(image: string, file: string | undefined, flags: PushFlags): Promise<void> {
@@ -154,11 +161,7 @@ async function pull(image: string, flags: PullFlags): Promise<void> {
     const facts = { image, repository: `${host}/${repository}`, origin: 'pulled' as const };
     await updateFacts(store, key, workload, (before) => ({ ...before, ...facts }));
   } else {
-    await writeFileAtomic(path, bytes);
+    await writeOutput(path, bytes);
   }
-  process.stdout.write(`${path}\n`);
-}
-
-function json(value: unknown): string {
-  return `${JSON.stringify(value, null, 2)}\n`;
+  if (path !== STANDARD_OUTPUT) process.stdout.write(`${path}\n`);
 }

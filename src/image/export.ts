@@ -3,7 +3,7 @@ import type { FileHandle } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
 import { SECTOR_BYTES } from '../base/limits.ts';
 import { FileSink } from './byte-sink.ts';
-import { asOutputError, writeOutputFile, type OutputFileOptions } from './output-file.ts';
+import { writeOutputFile, writeToStream, type OutputFileOptions } from './output-file.ts';
 import { ZERO_LAYER, type MergedIndexMap } from './stack-map.ts';
 
 /** A merged disk that can be read as a whole. */
@@ -73,7 +73,7 @@ export async function exportToStream(
 ): Promise<void> {
   const zeros = Buffer.alloc(ZEROS_BYTES);
   for await (const { length, data } of stretches(source, ZEROS_BYTES, options)) {
-    await writeTo(stream, data ?? zeros.subarray(0, length));
+    await writeToStream(stream, data ?? zeros.subarray(0, length));
   }
 }
 
@@ -158,18 +158,4 @@ function* pieces(from: number, to: number, bytesMax: number, hasData: boolean): 
     const length = Math.min(bytesMax, to - offset);
     yield { offset, length, data: hasData ? new Uint8Array(length) : null };
   }
-}
-
-/** A stream reports a failed write twice; the event alone would end the process. */
-async function writeTo(stream: Writable, bytes: Uint8Array): Promise<void> {
-  const ignore = () => undefined;
-  stream.on('error', ignore);
-  try {
-    await new Promise<void>((resolve, reject) => {
-      stream.write(bytes, (error) => (error ? reject(error) : resolve()));
-    });
-  } catch (error) {
-    throw asOutputError(error, 'the output');
-  }
-  stream.off('error', ignore);
 }

@@ -130,6 +130,7 @@ test('keys of overlaybd.json without an effect are named in the log', async (t) 
 
 test('limits of a trace need what they are about', async () => {
   const check = ['trace', 'check', '/nonexistent'];
+  const picture = ['trace', 'export', '/nonexistent', '-o', '/nonexistent'];
   const against = [...check, '--against', '/nonexistent'];
   const cases: [string[], RegExp][] = [
     [[...check, '--max-waste', '20MB'], /--max-waste needs fresh runs/],
@@ -139,6 +140,12 @@ test('limits of a trace need what they are about', async () => {
     [['trace', 'merge', '-o', '/nonexistent'], /missing required argument 'traces'/],
     [['trace', 'merge', '/a', '-o', '/b', '--min-weight', '0'], /--min-weight.*from 1 to 65535/],
     [['trace', 'diff', '/a', '/b', '--top', '1001'], /--top.*from 0 to 1000/],
+    [['trace', 'files', '/a', '/b', '--policy', 'lba'], /--policy is of a simulated start/],
+    [[...picture, '--csv', '--policy', 'lba'], /--policy is of a simulated start/],
+    [[...picture, '--overlaybd', '--policy', 'lba'], /told by --svg, --png and --csv alone/],
+    [[...picture, '--csv', '--axis', 'layers'], /--axis is for --svg and --png/],
+    [[...picture, '--axis', 'layers'], /--axis is for --svg and --png/],
+    [['trace', 'pack', '/a', '/b', '-o', '/c', '--blob', '-'], /hot blob needs a file/],
   ];
   for (const [words, expected] of cases) assert.match(await refusal(...words), expected);
 });

@@ -137,11 +137,12 @@ test('every form of a recording covers what was recorded', { skip }, async (t) =
 
   const tagged = image.reference.replace(':v1', ':fast');
   const args = ['trace', 'pack-layer', image.reference, recorded(), '--cache', 'none'];
-  const packed = await cliJson<{ layer: string; manifest: string }>(scratch, [
+  const packed = await cliJson<{ output: null; layer: string; manifest: string }>(scratch, [
     ...args,
     '--push',
     tagged,
   ]);
+  assert.equal(packed.output, null);
   assert.equal(packed.layer, digestOf(readFileSync(fixture.path('layer.tar'))));
   const again = await cliJson<{ manifest: string }>(scratch, [...args, '--push', tagged]);
   assert.equal(again.manifest, packed.manifest, 'packing is reproducible');
@@ -309,10 +310,11 @@ test('what is imported from the command line replays as it was recorded', { skip
   const output = scratch.path('imported.trace');
   const from = ['trace', 'import', '--overlaybd', fixture.path('exported')];
   const flags = ['--image', image.reference, '-o', output, '--cache', 'none'];
-  const facts = await cliJson<{ reads: number; foreignReads: number }>(scratch, [
+  const facts = await cliJson<{ output: string; reads: number; foreignReads: number }>(scratch, [
     ...from,
     ...flags,
   ]);
+  assert.equal(facts.output, output);
   assert.ok(facts.reads > 0);
   assert.equal(facts.foreignReads, 0);
   const covered = await coverageOf(image.reference, output);

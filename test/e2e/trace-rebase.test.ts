@@ -150,7 +150,8 @@ test('a rebased trace covers the new version', { skip }, async (t) => {
   const output = scratch.path('rebased.trace');
   // Without --from: by the manifest digest that the trace has.
   const args = ['trace', 'rebase', traceOf('v1'), reference('v2'), '-o', output, '--cache', 'none'];
-  const facts = await cliJson<RebaseFacts>(scratch, args);
+  const facts = await cliJson<RebaseFacts & { output: string }>(scratch, args);
+  assert.equal(facts.output, output);
   const wanted = recordsIn(traceOf('v2'));
   const wantedSectors = wanted.sectors.reduce((sum, sectors) => sum + sectors, 0);
   const rebased = coverage(wanted, recordsIn(output));

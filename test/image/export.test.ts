@@ -161,7 +161,10 @@ test('a reader that goes away, or a folder that is not there, is an error and no
   const code = 'ERR_OUTPUT_WRITE';
   const gone = new Writable({ write: (_, __, done) => done(new Error('write EPIPE')) });
   await assert.rejects(exportToStream(input.source, gone), { code, message: /EPIPE/ });
-  await assert.rejects(exportToFile(input.source, join(folder, 'none/disk.raw')), { code });
+  await assert.rejects(exportToFile(input.source, join(folder, 'none/disk.raw')), {
+    code,
+    message: /expected the folder .*none to write into, found none/,
+  });
   await input.close();
 });
 
@@ -169,7 +172,7 @@ test('a target that is no file is refused', async () => {
   const input = await openInput([locate('edge/empty.lz4-4k.obd')]);
   const code = 'ERR_OUTPUT_TARGET';
   await assert.rejects(exportToFile(input.source, '/dev/null'), { code });
-  await assert.rejects(exportToFile(input.source, folder), { code });
+  await assert.rejects(exportToFile(input.source, folder), { code, message: /found a folder/ });
   await input.close();
 });
 

@@ -148,7 +148,7 @@ test('trace export writes each format, one at a time', async (t) => {
     const args = ['trace', 'export', file, `--${format}`, '-o', output];
     const facts = await cliJson<{ records: number; bytes: number }>(scratch, args);
     const written = readFileSync(output);
-    assert.deepEqual(facts, { records: 3, bytes: written.length });
+    assert.deepEqual(facts, { output, records: 3, bytes: written.length });
     assert.equal(written.toString('latin1', 0, beginning.length), beginning);
   }
   const both = await cli(scratch, ['trace', 'export', file, '--svg', '--csv', '-o', 'x']);

@@ -1,5 +1,4 @@
 import { basename } from 'node:path';
-import { writeFileAtomic } from '../../src/base/atomic-file.ts';
 import { decodeTrace } from '../../src/trace/decode.ts';
 import { readTraceFile } from '../../src/trace/store.ts';
 import type { Trace } from '../../src/trace/trace.ts';
@@ -18,20 +17,18 @@ export interface PictureOptions {
   readonly simulate: (trace: Trace) => SimulatedPicture | null;
 }
 
-/** Writes a trace as a picture or as a table of its records. Errors: those of reading a trace. */
-export async function writePicture(
+/** A trace file as a picture, or as a table of its records. Errors: those of reading a trace. */
+export async function drawPicture(
   tracePath: string,
-  outputPath: string,
   format: PictureFormat,
   { order, simulate }: PictureOptions,
-): Promise<{ records: number; bytes: number }> {
+): Promise<{ records: number; content: Uint8Array }> {
   const file = await readTraceFile(tracePath);
   const trace = decodeTrace(file, tracePath);
   const opened = openedTrace(basename(tracePath), trace, file.length);
   const simulated = simulate(trace);
   const text =
     format === 'csv' ? traceCsv(trace, simulated?.outcomes) : traceSvg(opened, order, simulated);
-  const output = format === 'png' ? await svgToPng(text) : Buffer.from(text);
-  await writeFileAtomic(outputPath, output);
-  return { records: trace.records.count, bytes: output.length };
+  const content = format === 'png' ? await svgToPng(text) : Buffer.from(text);
+  return { records: trace.records.count, content };
 }
