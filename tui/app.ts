@@ -23,7 +23,7 @@ export function App({ store }: { store: Store }): ReactElement {
         if (name === 'q') exit();
         else store.press(name, size);
       }
-      if (slash < 0) return;
+      if (slash < 0 || !store.canFilter) return;
       const [text, ...ended] = input.slice(slash + 1).split('\r');
       if (text !== '') store.filter(text);
       setTyping(ended.length === 0);

@@ -39,6 +39,11 @@ export class Store {
     return this.#state;
   }
 
+  /** Whether the present view has something to filter. */
+  get canFilter(): boolean {
+    return viewOf(this.#state.view).keys.some(([key]) => key === '/');
+  }
+
   /** Rises whenever what is shown may be another. */
   readonly version = (): number => this.#version;
 

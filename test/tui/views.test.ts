@@ -215,6 +215,7 @@ test('layers and files lead to their timeline; lists are sorted and filtered', (
   const store = fullStore();
   store.press('3', SMALL);
   store.press('down', SMALL);
+  assert.match(screen(store).join('\n'), / Layer 2 of a\.trace +touched in/);
   store.press('enter', SMALL);
   assert.match(screen(store)[1], /only "layer 2"/);
   const inLayer = store.session.traces[0].trace.records.layer.filter((layer) => layer === 2).length;
@@ -234,6 +235,22 @@ test('layers and files lead to their timeline; lists are sorted and filtered', (
   assert.match(screen(store)[1], /1 of 3 files.* of a\.trace, /);
   store.press('enter', SMALL);
   assert.match(screen(store)[1], /only "\/bin\/app"/);
+});
+
+test('what only the other trace has is found by its layer', () => {
+  const first = bootTrace(100, 2);
+  const [base, top] = first.image.layers;
+  const rebuilt = { ...top, digest: `sha256:${'ab'.repeat(32)}` };
+  const second = { ...first, image: { ...first.image, layers: [base, rebuilt] } };
+  const store = storeOf([first, second], { view: 'diff' });
+  const ofTop = first.records.layer.filter((layer) => layer === 1).length;
+  const name = top.digest.slice(7, 19);
+  store.filter(name);
+  assert.match(screen(store).join('\n'), new RegExp(`${name} layer 1 of the first`));
+  store.press('enter', SMALL);
+  const lost = new RegExp(` ${ofTop} records, as a replay of a\\.trace, only "${name}"`);
+  assert.match(screen(store)[1], lost);
+  assert.match(screen(store).join('\n'), new RegExp(`■ unused ${ofTop} `));
 });
 
 test('two traces are compared; without a second, or an image, it is said what to do', () => {
@@ -420,6 +437,7 @@ test('ink draws the rows, hands keys over, takes a filter, and ends on q', async
   assert.match(await type('3'), /LAYER +DIGEST/);
   assert.match(await type('?'), /Any key goes back/);
   assert.match(await type('x', '\u001b[Z'), /records by address/);
+  assert.doesNotMatch(await type('1', '/', 'b', '\r'), /filter:/, 'nothing to filter there');
   await type('q');
   app.unmount();
 });

@@ -68,12 +68,9 @@ export function namesOf(
   session: Session,
   state: AppState,
 ): readonly string[] {
-  const isOther = isOfOther(accesses, access, state);
-  const trace = isOther ? Number(state.trace === 0) : state.trace;
-  const files = session.files(trace);
+  const files = session.files(traceOf(accesses, access, state));
   if (files.state !== 'done') return [];
-  const { records, image } = session.traces[trace].trace;
-  const { digest } = image.layers[records.layer[recordOf(accesses, access)]];
+  const digest = digestOf(accesses, access, session, state);
   return files.value.namesAt(digest, accesses.lba[access], accesses.sectors[access]);
 }
 
@@ -95,15 +92,35 @@ function dataOf(
 function filtered(accesses: Accesses, filter: string, session: Session, state: AppState): Accesses {
   if (filter === '') return accesses;
   const number = /^layer (\d+)$/.exec(filter)?.[1];
-  const { image } = session.traces[state.trace].trace;
-  const isLayer = image.layers.map(({ digest }, index) => {
-    if (number !== undefined) return index === Number(number);
-    return /^[0-9a-f]{4,}$/.test(filter) && digest.startsWith(`sha256:${filter}`);
-  });
+  const wanted = new Set(digestsOf(filter, session, state));
   const places: number[] = [];
   for (let i = 0; i < accesses.count; i += 1) {
     const names = number === undefined ? namesOf(accesses, i, session, state) : [];
-    if (isLayer[accesses.layer[i]] || names.some((name) => name.includes(filter))) places.push(i);
+    const isOfLayer = wanted.has(digestOf(accesses, i, session, state));
+    if (isOfLayer || names.some((name) => name.includes(filter))) places.push(i);
   }
   return pickAccesses(accesses, places);
+}
+
+/** The layers that a filter names: by number, of the present trace; by digest, also of the other. */
+function digestsOf(filter: string, session: Session, state: AppState): string[] {
+  const layersOf = (opened: OpenedTrace | undefined) =>
+    (opened?.trace.image.layers ?? []).map(({ digest }) => digest);
+  const own = layersOf(session.traces[state.trace]);
+  const number = /^layer (\d+)$/.exec(filter)?.[1];
+  if (number !== undefined) return own.filter((_, index) => index === Number(number));
+  if (!/^[0-9a-f]{4,}$/.test(filter)) return [];
+  const all = [...own, ...layersOf(otherTrace(session, state))];
+  return all.filter((digest) => digest.startsWith(`sha256:${filter}`));
+}
+
+/** The layer that an access is of, in the trace that has it. */
+function digestOf(accesses: Accesses, access: number, session: Session, state: AppState): string {
+  const { records, image } = session.traces[traceOf(accesses, access, state)].trace;
+  return image.layers[records.layer[recordOf(accesses, access)]].digest;
+}
+
+/** The number of the trace that has an access: that of the other where only it has it. */
+function traceOf(accesses: Accesses, access: number, state: AppState): number {
+  return isOfOther(accesses, access, state) ? Number(state.trace === 0) : state.trace;
 }

@@ -99,7 +99,8 @@ function tableLines(rows: readonly LayerRow[], width: number, selected: number):
 }
 
 /** Where a layer was touched: the disk from its beginning to its end, and what lies there. */
-function extentLines(row: LayerRow, { trace, accesses }: OpenedTrace, columns: number): Line[] {
+function extentLines(row: LayerRow, opened: OpenedTrace, columns: number): Line[] {
+  const { name, trace, accesses } = opened;
   const width = Math.max(10, columns - 4);
   const cells = new Float64Array(width);
   const perCell = trace.image.virtualSizeBytes / SECTOR_BYTES / width;
@@ -116,7 +117,7 @@ function extentLines(row: LayerRow, { trace, accesses }: OpenedTrace, columns: n
   const end = bytes(trace.image.virtualSizeBytes);
   return [
     [
-      span(` Layer ${row.index}`, 'strong'),
+      span(` Layer ${row.index} of ${name}`, 'strong'),
       span(
         `  touched in ${count(extents.length)} extents, the largest ${bytes(largest * SECTOR_BYTES)}`,
       ),

@@ -84,7 +84,7 @@ const COMMON: readonly (readonly [string, string])[] = [
   ['tab', 'next view (shift: back)'],
   ['hjkl g G', 'as arrows, Home and End'],
   ['PgUp PgDn', 'a page of a list'],
-  ['/', 'filter; esc clears it'],
+  ['/', 'filter a list; esc: all'],
   ['esc', 'back'],
   ['?', 'this help'],
   ['q', 'quit'],
