@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
@@ -11,6 +11,7 @@ import { pushImage } from '../image/build/push-image.ts';
 import type { ZFileAlgorithm } from '../image/zfile/format.ts';
 import type { Platform } from '../registry/manifest.ts';
 import { collectWords, platform, positiveNumber, wholeNumber } from './arguments.ts';
+import { STANDARD_OUTPUT, writeOutput } from './output.ts';
 import { addRegistryOptions, withRegistry, type RegistryFlags } from './registry-options.ts';
 import { formatBytes, interruptible, ProgressLine } from './terminal.ts';
 
@@ -112,8 +113,7 @@ async function config(image: string, flags: ConfigFlags): Promise<void> {
       ? await withRegistry(flags, (client) => registryDeviceConfig(client, image))
       : await layoutDeviceConfig(layout.folder, layout.tag);
   const text = `${JSON.stringify(found, null, 2)}\n`;
-  if (flags.output === undefined) process.stdout.write(text);
-  else await writeFile(flags.output, text);
+  await writeOutput(flags.output ?? STANDARD_OUTPUT, Buffer.from(text));
 }
 
 /** Work happens beside the target, and leaves nothing there when it fails or is interrupted. */

@@ -13,7 +13,7 @@ import { byteSize, share } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, formatTable } from './terminal.ts';
 import { withImage } from './trace-image.ts';
-import { tell } from './trace-output.ts';
+import { tell } from './output.ts';
 import { tellTruncated } from './truncated-plan.ts';
 
 interface CheckFlags extends RuntimeFlags {

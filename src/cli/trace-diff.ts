@@ -13,7 +13,7 @@ import { wholeNumber } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, formatTable } from './terminal.ts';
 import { withImage } from './trace-image.ts';
-import { tell } from './trace-output.ts';
+import { tell } from './output.ts';
 
 interface DiffFlags extends RuntimeFlags {
   top: number;

@@ -15,7 +15,7 @@ import { wholeNumber } from './arguments.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { addLinkOptions, simulatedStart, startOf, type LinkFlags } from './simulated-link.ts';
 import { withImage } from './trace-image.ts';
-import { tell } from './trace-output.ts';
+import { tell } from './output.ts';
 
 interface FilesFlags extends RuntimeFlags, LinkFlags {
   sort: FileOrder;

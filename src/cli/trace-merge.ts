@@ -10,7 +10,7 @@ import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, ProgressLine } from './terminal.ts';
 import { tellTruncated } from './truncated-plan.ts';
 import { withImage } from './trace-image.ts';
-import { tell, writeOutput } from './trace-output.ts';
+import { tell, writeOutput } from './output.ts';
 
 interface MergeFlags extends RuntimeFlags {
   output: string;

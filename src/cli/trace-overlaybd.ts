@@ -18,7 +18,7 @@ import { addLinkOptions, simulatedStart, startOf, type LinkFlags } from './simul
 import { complain } from './terminal.ts';
 import { tellTruncated } from './truncated-plan.ts';
 import { withImage, withRuntime } from './trace-image.ts';
-import { tell, writeOutput } from './trace-output.ts';
+import { tell, writeOutput } from './output.ts';
 import { addWorkloadOptions, workloadOf, type WorkloadFlags } from './workload-options.ts';
 
 interface ConvertFlags extends RuntimeFlags {

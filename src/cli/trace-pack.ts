@@ -12,7 +12,7 @@ import type { Trace } from '../trace/trace.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, ProgressLine } from './terminal.ts';
 import { withRuntime } from './trace-image.ts';
-import { tell, writeOutput } from './trace-output.ts';
+import { tell, writeOutput } from './output.ts';
 
 interface PackFlags extends RuntimeFlags {
   output?: string;

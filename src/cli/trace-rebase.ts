@@ -14,7 +14,7 @@ import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { complain, formatBytes } from './terminal.ts';
 import { tellTruncated } from './truncated-plan.ts';
 import { withRuntime } from './trace-image.ts';
-import { tell, writeOutput } from './trace-output.ts';
+import { tell, writeOutput } from './output.ts';
 
 interface RebaseFlags extends RuntimeFlags {
   from?: string;

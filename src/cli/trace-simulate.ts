@@ -17,7 +17,7 @@ import {
   wholeNumber,
 } from './arguments.ts';
 import { policyOption } from './simulated-link.ts';
-import { tell } from './trace-output.ts';
+import { tell } from './output.ts';
 import { tellTruncated } from './truncated-plan.ts';
 
 interface SimulateFlags {

@@ -22,7 +22,7 @@ import {
   type RegistryFlags,
 } from './registry-options.ts';
 import { formatBytes, interruptible } from './terminal.ts';
-import { tell } from './trace-output.ts';
+import { tell } from './output.ts';
 
 export interface StoreFlags extends RegistryFlags {
   traceDir?: string;

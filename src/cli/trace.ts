@@ -19,7 +19,7 @@ import { isWorkloadKey } from '../trace/workload.ts';
 import { registerFiles } from './trace-files.ts';
 import { registerOverlaybd } from './trace-overlaybd.ts';
 import { registerStore, storeOf, type StoreFlags } from './trace-store.ts';
-import { STANDARD_OUTPUT, tell, writeOutput } from './trace-output.ts';
+import { STANDARD_OUTPUT, tell, writeOutput } from './output.ts';
 import { registerPack } from './trace-pack.ts';
 import { registerSimulate } from './trace-simulate.ts';
 import { registerRebase } from './trace-rebase.ts';

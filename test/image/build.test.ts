@@ -290,6 +290,11 @@ test('the command builds, prints JSON, and leaves only the image', async (contex
   const config = await readImageConfig(target);
   assert.equal(config.lowers.length, 1);
   assert.equal(sha256(readFileSync(config.lowers[0].file)), result.layers[0].digest);
+  const printed = runCommand(['image', 'config', `oci:${layout}:demo`, '-o', '-']);
+  assert.equal(printed.stdout, readFileSync(target, 'utf8'));
+  const nowhere = join(folder, 'none/config.v1.json');
+  const refused = runCommand(['image', 'config', `oci:${layout}:demo`, '-o', nowhere]);
+  assert.match(refused.stderr, /expected the folder \S+none to write into/);
 
   const failed = runCommand([
     'image',
