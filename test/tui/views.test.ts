@@ -402,6 +402,21 @@ test('sliders stop at their ends, and results are shown at once', () => {
   assert.match(screen(store).join('\n'), /▶ round trip +● ?─.* 1 ms/);
 });
 
+test('a start that is simulated is named with all that was chosen for it', () => {
+  const store = fullStore();
+  store.press('7', SMALL);
+  for (const key of ['down', 'down', 'right', 'down', 'right', 'right', 'down', 'right']) {
+    store.press(key, SMALL);
+  }
+  store.press('1', SMALL);
+  const chosen = /on a link of 100 Mbit\/s, 20 ms, lba, 2 requests, 64\.0 KiB each/;
+  assert.match(screen(store).join('\n'), chosen);
+  store.press('2', SMALL);
+  store.press('c', SMALL);
+  const replay = /lba replay on 100 Mbit\/s, 20 ms, 2 requests, 64\.0 KiB each/;
+  assert.match(screen(store, LARGE).join('\n'), replay);
+});
+
 test('text for screen readers has no pictures in it', () => {
   const store = fullStore({ isPlain: true });
   for (const [index] of VIEW_IDS.entries()) {

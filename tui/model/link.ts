@@ -1,7 +1,7 @@
 import { HOST_COST } from '../../src/prefetch/simulate/host-cost.ts';
 import type { SimulationOptions, SimulationPolicy } from '../../src/prefetch/simulate/types.ts';
 import { SIMULATION_POLICIES } from '../../src/prefetch/simulate/types.ts';
-import { bytes } from '../paint/units.ts';
+import { bytes, counted } from '../paint/units.ts';
 
 /** Where each slider stands: places in SLIDERS. */
 export interface LinkChoice {
@@ -31,7 +31,9 @@ export const SLIDERS: readonly Slider[] = [
   {
     key: 'concurrency',
     name: 'concurrency',
-    labels: CONCURRENCIES.map((count) => (count === null ? "the policy's" : `${count} requests`)),
+    labels: CONCURRENCIES.map((count) =>
+      count === null ? "the policy's" : counted(count, 'request'),
+    ),
   },
   {
     key: 'range',
@@ -77,11 +79,25 @@ export function replayName(choice: LinkChoice): string {
   const names: Readonly<Partial<Record<SimulationPolicy, string>>> = {
     ...{ 'first-access': 'replay', none: 'lazy start' },
   };
-  return `${names[policy] ?? `${policy} replay`} on ${linkName(choice)}`;
+  const name = names[policy] ?? `${policy} replay`;
+  return `${name} on ${linkName(choice)}${requestsName(choice)}`;
+}
+
+/** The link in words, with what else differs from where the sliders begin. */
+export function startName(choice: LinkChoice): string {
+  const policy = choice.policy === 0 ? '' : `, ${SIMULATION_POLICIES[choice.policy]}`;
+  return `${linkName(choice)}${policy}${requestsName(choice)}`;
+}
+
+/** How requests differ from those of the policy. */
+function requestsName({ concurrency, range }: LinkChoice): string {
+  const [, , , requests, ranges] = SLIDERS;
+  const atOnce = concurrency === 0 ? '' : `, ${requests.labels[concurrency]}`;
+  return range === 0 ? atOnce : `${atOnce}, ${ranges.labels[range]} each`;
 }
 
 /** The link in words. */
-export function linkName(choice: LinkChoice): string {
+function linkName(choice: LinkChoice): string {
   const [bandwidth, roundTrip] = SLIDERS;
   return `${bandwidth.labels[choice.bandwidth]}, ${roundTrip.labels[choice.roundTrip]}`;
 }

@@ -1,4 +1,4 @@
-import { linkName, slide, SLIDERS } from '../model/link.ts';
+import { slide, SLIDERS, startName } from '../model/link.ts';
 import { shortDigest, workloadName, type OpenedTrace } from '../model/opened-trace.ts';
 import { goTo } from '../model/state.ts';
 import { bar, sparkline } from '../paint/bars.ts';
@@ -117,7 +117,7 @@ function several({ session, state }: ViewContext): string {
 function coldStart({ session, state, columns }: ViewContext): Line[] {
   const heading: Line = [
     span(' Cold start', 'strong'),
-    span(`  on a link of ${linkName(state.link)}`, 'dim'),
+    span(`  on a link of ${startName(state.link)}`, 'dim'),
   ];
   const found = session.simulation(state.trace, state.link);
   if (found.state !== 'done') return [heading, ...laterNotice(found, columns).slice(1)];
