@@ -29,7 +29,8 @@ const REPORT_SIZE = { columns: 160, rows: 1000 };
 
 /**
  * The terminal interface until it is left; where the output is no terminal, a report of what it would show.
- * Errors: those of opening the traces; of a report on devices, also those of the source.
+ * Errors: those of opening the traces; of a report, also those of the
+ * source and of finding the files.
  */
 export async function runTui(options: TuiOptions): Promise<void> {
   const { tracePaths, source, findFiles, stdout, stdin, env } = options;
@@ -50,12 +51,12 @@ export async function runTui(options: TuiOptions): Promise<void> {
   });
   const left = new AbortController();
   try {
-    const files =
-      findFiles === undefined
-        ? null
-        : session.findFiles(async () => await findFiles(traces, left.signal));
+    const files = findFiles?.(traces, left.signal);
+    const told = files === undefined ? null : session.findFiles(() => files);
     if (!stdout.isTTY || !stdin.isTTY) {
+      // A view tells why there are no files; a report without them has failed.
       await files;
+      await told;
       await report(store, poller, options);
       return;
     }

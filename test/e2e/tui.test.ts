@@ -140,6 +140,9 @@ test('where there is no terminal, a report is printed', async (t) => {
   const failed = await cli(scratch, ['tui', scratch.path('none.trace')]);
   assert.deepEqual([failed.code, failed.stdout], [1, '']);
   assert.match(failed.stderr, /ERR_TRACE_NOT_FOUND/);
+  const imageless = await cli(scratch, ['tui', paths[0], '--image', scratch.path('none.json')]);
+  assert.deepEqual([imageless.code, imageless.stdout], [1, '']);
+  assert.match(imageless.stderr, /none\.json: .*ERR_/);
   assert.equal((await cli(scratch, ['tui', '--view', '8'])).code, 2);
   assert.equal((await cli(scratch, ['tui', '--image', 'x'])).code, 2);
 });
