@@ -56,8 +56,10 @@ export function createApiServer(routes: readonly ControlRoute[], log: Logger): S
   server.maxConnections = controlLimits.connectionsMax;
   server.requestTimeout = controlLimits.requestMsMax;
   server.headersTimeout = controlLimits.requestMsMax;
-  // Such as a process out of file descriptors: requests in progress go on.
-  server.on('error', (error) => log.error({ err: error }, 'control API cannot accept a client'));
+  server.once('listening', () => {
+    // Such as a process out of file descriptors: requests in progress go on.
+    server.on('error', (error) => log.error({ err: error }, 'control API cannot accept a client'));
+  });
   return server;
 }
 

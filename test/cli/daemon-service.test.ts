@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
 import { request } from 'undici';
@@ -64,9 +66,40 @@ test('what a daemon cannot do is in its audit log and its log', async (t) => {
   await assert.rejects(controlRequest(socketPath, 'POST', '/v1/devices', parameters), /none\.json/);
   daemon.kill('SIGTERM');
   await daemon.ended;
-  assert.match(textOf(scratch.path('log')), /exporterConfig, .*192\.0\.2\.1:9863: .*EADDRNOTAVAIL/);
+  assert.match(
+    textOf(scratch.path('log')),
+    /exporterConfig, .*EADDRNOTAVAIL: .* 192\.0\.2\.1:9863/,
+  );
   assert.match(
     textOf(scratch.path('audit')),
     /\|attach\[pathname=one\]\[latency=\d+\]\[error=ERR_\w+\]\n$/,
   );
+});
+
+test('an address of the snapshot call that cannot be used keeps no disk down', async (t) => {
+  const scratch = scratchOf(t);
+  const taken = createServer().listen(0, '127.0.0.1');
+  await once(taken, 'listening');
+  t.after(() => taken.close());
+  const { port } = taken.address() as AddressInfo;
+  const cases: [string, RegExp][] = [
+    [
+      `http://127.0.0.1:${port}`,
+      new RegExp(`not served: listen EADDRINUSE: [^:]*127.0.0.1:${port}"`),
+    ],
+    ['http://0.0.0.0:0', /not served: serviceConfig\.address: expected http:\/\/ and a loopback/],
+  ];
+  for (const [i, [address, expected]] of cases.entries()) {
+    const log = scratch.path(`log${i}`);
+    const config = { enableAudit: false, logPath: log, serviceConfig: { enable: true, address } };
+    writeFileSync(scratch.path('overlaybd.json'), JSON.stringify(config));
+    const args = ['daemon', '--cache', 'none', '--config', scratch.path('overlaybd.json')];
+    const daemon = new CliProcess(scratch, args);
+    const socketPath = (await daemon.line()).replace('listening on ', '');
+    assert.deepEqual(await controlRequest(socketPath, 'GET', '/v1/devices'), []);
+    daemon.kill('SIGTERM');
+    assert.equal((await daemon.ended).code, 0);
+    assert.match(textOf(log), expected);
+    assert.doesNotMatch(textOf(log), /cannot accept a client/);
+  }
 });
