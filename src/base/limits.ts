@@ -346,6 +346,12 @@ export const daemonLimits = {
   closingMax: 32,
   /** How long a device that is detached still waits for reads from a registry. */
   closingReadsMs: 500,
+  /**
+   * How long a service that starts waits for the devices of the former daemon; less than the unit's
+   * TimeoutStartSec, of which the margin is for what comes before and after.
+   */
+  adoptMsMax: 60_000,
+  adoptMarginMs: 30_000,
   /** One description in the state folder, in bytes. */
   descriptionBytesMax: 65_536,
 } as const;

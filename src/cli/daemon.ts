@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { messageOf } from '../base/errors.ts';
 import { startDaemon, type Daemon } from '../daemon/daemon.ts';
+import { tellReady } from '../daemon/readiness.ts';
 import { Service } from '../daemon/service.ts';
 import type { ServiceConfig } from '../daemon/service-config.ts';
 import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
@@ -71,8 +72,9 @@ async function serve(
       },
     });
     announce(running, flags);
-    notifier.ready(`serving on ${running.socketPath}`);
-    await untilAborted(AbortSignal.any([signal, failed.signal]));
+    const ending = AbortSignal.any([signal, failed.signal]);
+    await tellReady(running, { notifier, clock: runtime.clock, log, signal: ending });
+    await untilAborted(ending);
     notifier.stopping();
     // A second signal ends the process at once.
     await running.close();

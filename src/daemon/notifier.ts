@@ -11,6 +11,8 @@ export interface Notifier {
   /** Serving; from now on there are signs of life, while `isAlive` says so. */
   ready(status?: string, isAlive?: () => boolean): void;
   status(text: string): void;
+  /** Not ready yet, and within `msMax` from now either that or heard of again. */
+  starting(status: string, msMax: number): void;
   /** Configuration is being read again; `ready` ends that. */
   reloading(): void;
   stopping(): void;
@@ -82,6 +84,10 @@ class SystemdNotifier implements Notifier {
 
   status(text: string): void {
     this.#tell(`STATUS=${oneLine(text)}`);
+  }
+
+  starting(status: string, msMax: number): void {
+    this.#tell(`EXTEND_TIMEOUT_USEC=${msMax * 1000}\nSTATUS=${oneLine(status)}`);
   }
 
   reloading(): void {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
 import { createServer, type AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
@@ -27,7 +28,15 @@ test('the daemon tells its service manager, and follows overlaybd.json', async (
     ioEngine: 0,
   };
   writeFileSync(scratch.path('overlaybd.json'), JSON.stringify(config));
-  const args = ['daemon', '--cache', 'none', '--config', scratch.path('overlaybd.json')];
+  const args = [
+    'daemon',
+    '--socket',
+    scratch.path('daemon.socket'),
+    '--cache',
+    'none',
+    '--config',
+    scratch.path('overlaybd.json'),
+  ];
   const env = { NOTIFY_SOCKET: scratch.path('notify'), WATCHDOG_USEC: '60000' };
   const daemon = new CliProcess(scratch, args, { env });
   await daemon.line();
@@ -36,7 +45,8 @@ test('the daemon tells its service manager, and follows overlaybd.json', async (
     said.push(...manager.take());
     await sleep(5);
   }
-  assert.match(said[0], /^READY=1\nSTATUS=serving on .*daemon\.socket$/);
+  assert.match(said[0], /^EXTEND_TIMEOUT_USEC=90000000\nSTATUS=attaching devices again$/);
+  assert.match(said[1], /^READY=1\nSTATUS=serving on .*daemon\.socket$/);
   const port = /"address":"127\.0\.0\.1".*"port":(\d+)/.exec(textOf(scratch.path('log')))?.[1];
   const metrics = await request(`http://127.0.0.1:${port}/own`);
   assert.match(await metrics.body.text(), /^replaybd_cache_quota_bytes /m);
@@ -59,7 +69,15 @@ test('what a daemon cannot do is in its audit log and its log', async (t) => {
     replaybd: { exporterAddress: '192.0.2.1' },
   };
   writeFileSync(scratch.path('overlaybd.json'), JSON.stringify(config));
-  const args = ['daemon', '--cache', 'none', '--config', scratch.path('overlaybd.json')];
+  const args = [
+    'daemon',
+    '--socket',
+    scratch.path('daemon.socket'),
+    '--cache',
+    'none',
+    '--config',
+    scratch.path('overlaybd.json'),
+  ];
   const daemon = new CliProcess(scratch, args);
   const socketPath = (await daemon.line()).replace('listening on ', '');
   const parameters = { id: 'one', image: scratch.path('none.json'), frontend: 'nbd' };
@@ -93,7 +111,15 @@ test('an address of the snapshot call that cannot be used keeps no disk down', a
     const log = scratch.path(`log${i}`);
     const config = { enableAudit: false, logPath: log, serviceConfig: { enable: true, address } };
     writeFileSync(scratch.path('overlaybd.json'), JSON.stringify(config));
-    const args = ['daemon', '--cache', 'none', '--config', scratch.path('overlaybd.json')];
+    const args = [
+      'daemon',
+      '--socket',
+      scratch.path('daemon.socket'),
+      '--cache',
+      'none',
+      '--config',
+      scratch.path('overlaybd.json'),
+    ];
     const daemon = new CliProcess(scratch, args);
     const socketPath = (await daemon.line()).replace('listening on ', '');
     assert.deepEqual(await controlRequest(socketPath, 'GET', '/v1/devices'), []);
@@ -102,4 +128,53 @@ test('an address of the snapshot call that cannot be used keeps no disk down', a
     assert.match(textOf(log), expected);
     assert.doesNotMatch(textOf(log), /cannot accept a client/);
   }
+});
+
+test('a service is ready when its devices are attached again, or have failed', async (t) => {
+  const scratch = scratchOf(t);
+  const manager = new DatagramReceiver(scratch.path('notify'));
+  scratch.atEnd(() => manager.close());
+  const answer = Promise.withResolvers<void>();
+  const registry = createHttpServer((_request, response) => {
+    void answer.promise.then(() => response.writeHead(404).end());
+  }).listen(0, '127.0.0.1');
+  await once(registry, 'listening');
+  t.after(() => registry.close());
+  const asked = once(registry, 'request');
+  const { port } = registry.address() as AddressInfo;
+  const state = scratch.path('state');
+  mkdirSync(state);
+  const device = { id: 'one', image: `http://127.0.0.1:${port}/app:v1`, frontend: 'nbd' };
+  writeFileSync(`${state}/one.device.json`, JSON.stringify({ version: 1, device }));
+  const args = [
+    'daemon',
+    '--socket',
+    scratch.path('daemon.socket'),
+    '--cache',
+    'none',
+    '--state',
+    state,
+    '--log-level',
+    'silent',
+  ];
+  const daemon = new CliProcess(scratch, args, { env: { NOTIFY_SOCKET: scratch.path('notify') } });
+  const socketPath = (await daemon.line()).replace('listening on ', '');
+  const states = async () => {
+    return (await controlRequest(socketPath, 'GET', '/v1/health')) as { devices: object };
+  };
+  await asked;
+  assert.partialDeepStrictEqual(await states(), { devices: { opening: 1 } });
+  assert.deepEqual(
+    manager.take().filter((text) => text.includes('READY')),
+    [],
+  );
+  answer.resolve();
+  let isReady = false;
+  while (!isReady) {
+    isReady = manager.take().some((text) => text.startsWith('READY=1'));
+    await sleep(5);
+  }
+  assert.partialDeepStrictEqual(await states(), { devices: { failed: 1 } });
+  daemon.kill('SIGTERM');
+  await daemon.ended;
 });

@@ -24,11 +24,13 @@ for (const kind of ['path', 'abstract'] as const) {
     t.after(() => notifier.close());
     assert.ok(notifier.isActive);
     notifier.status('opening\ndevices');
+    notifier.starting('attaching\nthem', 90_000);
     notifier.ready('2 devices');
     notifier.reloading();
     notifier.stopping();
-    const [status, ready, reloading, stopping] = manager.take();
+    const [status, starting, ready, reloading, stopping] = manager.take();
     assert.equal(status, 'STATUS=opening devices');
+    assert.equal(starting, 'EXTEND_TIMEOUT_USEC=90000000\nSTATUS=attaching them');
     assert.equal(ready, 'READY=1\nSTATUS=2 devices');
     assert.match(reloading, /^RELOADING=1\nMONOTONIC_USEC=\d+$/);
     assert.equal(stopping, 'STOPPING=1');

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { daemonLimits } from '../../src/base/limits.ts';
 import { needs } from '../support/needs.ts';
 import { scratchOf } from '../support/scratch.ts';
 
@@ -37,6 +38,9 @@ test('the service tells when it is ready and lives, comes back, and goes last', 
   assert.equal(valueOf('Type'), 'notify');
   assert.equal(valueOf('NotifyAccess'), 'main');
   assert.match(valueOf('WatchdogSec') ?? '', /^\d+s$/);
+  const { adoptMsMax, adoptMarginMs } = daemonLimits;
+  const startSeconds = Number.parseInt(valueOf('TimeoutStartSec') ?? '', 10);
+  assert.ok(startSeconds * 1000 >= adoptMsMax + adoptMarginMs, 'it may wait for its devices');
   assert.equal(valueOf('Restart'), 'always');
   assert.equal(valueOf('OOMScoreAdjust'), '-999');
   assert.match(valueOf('ExecReload') ?? '', /-HUP \$MAINPID$/);

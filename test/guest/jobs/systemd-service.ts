@@ -118,7 +118,11 @@ function checkProcess(pid: string): void {
 
 /** All disks are ready, and their files are there for everyone. */
 async function check(scratch: Scratch, mounts: readonly string[]): Promise<void> {
-  const devices = await cliJson<DeviceSummary[]>(scratch, ['ls', '--socket', SOCKET]);
+  let devices: DeviceSummary[];
+  // A slow guest may take longer for them than a start waits.
+  do {
+    devices = await cliJson<DeviceSummary[]>(scratch, ['ls', '--socket', SOCKET]);
+  } while (devices.some(({ state }) => state === 'opening'));
   assert.deepEqual(
     devices.map(({ device, state }) => [device, state]),
     [
