@@ -30,11 +30,13 @@ export const SOCKET_SUFFIX = '.sock';
 export function addSocketOptions(command: Command): Command {
   return command
     .argument('[device]', 'its name (default: the only device that is attached)')
-    .addOption(
-      new Option('--socket <path>', 'control socket of the process that serves it').conflicts('id'),
-    )
+    .addOption(socketOption().conflicts('id'))
     .addOption(new Option('--id <name>', 'its name').hideHelp())
     .option('--json', 'print JSON');
+}
+
+export function socketOption(): Option {
+  return new Option('--socket <path>', 'control socket of the process that serves it');
 }
 
 /** The flags, with the device that the first argument names. */
@@ -93,7 +95,7 @@ export async function findDevice({ socket, id }: ControlFlags): Promise<FoundDev
     found.length === 0 ? 'ERR_CONTROL_UNREACHABLE' : 'ERR_CONTROL_AMBIGUOUS',
     `${folder}: expected the control socket of one attached device, found ` +
       `${found.length === 0 ? 'none' : `those of ${names}`}. ` +
-      'Name the device with --id, or its socket with --socket.',
+      'Name the device, or the control socket of its process with --socket.',
   );
 }
 

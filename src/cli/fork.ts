@@ -5,12 +5,13 @@ import { controlRequest } from '../daemon/control-client.ts';
 import type { ForkParameters } from '../daemon/control-parameters.ts';
 import type { ForkFacts } from '../daemon/fork.ts';
 import { describeWorkload } from '../trace/trace.ts';
-import { devicePath, findDevice, namedDevice, print } from './control-socket.ts';
+import { deviceFlags, devicePath, findDevice, print, socketOption } from './control-socket.ts';
 import { addRuntimeOptions, openRuntime, type RuntimeFlags } from './runtime-options.ts';
 import { formatSnapshot } from './snapshot.ts';
 import { interruptible } from './terminal.ts';
 
 interface ForkFlags extends RuntimeFlags {
+  socket?: string;
   upperKind?: 'append' | 'sparse';
   json?: boolean;
 }
@@ -25,6 +26,7 @@ export function register(program: Command): void {
     )
     .argument('<device>', "an attached device's name or control socket, or a config.v1.json")
     .argument('<folder>', 'a new folder for the other device')
+    .addOption(socketOption())
     .addOption(
       new Option(
         '--upper-kind <kind>',
@@ -42,12 +44,18 @@ async function fork(source: string, folder: string, flags: ForkFlags): Promise<v
   };
   const facts = source.endsWith('.json')
     ? await forkConfiguration(source, parameters, flags)
-    : await forkAttached(source, parameters);
+    : await forkAttached(source, parameters, flags);
   print(flags, facts, formatFork(facts));
 }
 
-async function forkAttached(name: string, parameters: ForkParameters): Promise<ForkFacts> {
-  const { socketPath, device } = await findDevice(namedDevice(name));
+async function forkAttached(
+  name: string,
+  parameters: ForkParameters,
+  { socket }: Pick<ForkFlags, 'socket'>,
+): Promise<ForkFacts> {
+  const { socketPath, device } = await findDevice(
+    deviceFlags(name, socket === undefined ? {} : { socket }),
+  );
   const path = devicePath(device, 'fork');
   return (await controlRequest(socketPath, 'POST', path, parameters)) as ForkFacts;
 }

@@ -7,7 +7,14 @@ import { readImageConfig } from '../image/config.ts';
 import { openInput } from '../image/input.ts';
 import { resizeImage } from '../image/tools/resize.ts';
 import { positiveNumber } from './arguments.ts';
-import { devicePath, findDevice, namedDevice, print } from './control-socket.ts';
+import {
+  deviceFlags,
+  devicePath,
+  findDevice,
+  print,
+  socketOption,
+  type ControlFlags,
+} from './control-socket.ts';
 import { withRemoteOpener } from './input.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, interruptible } from './terminal.ts';
@@ -16,6 +23,7 @@ interface ResizeFlags extends Omit<RuntimeFlags, 'config'> {
   /** The image's, as with the original's tool, and not overlaybd.json. */
   config?: string;
   device?: string;
+  socket?: string;
   serviceConfigPath?: string;
   size: number;
   json?: boolean;
@@ -38,6 +46,7 @@ export function register(program: Command): void {
         "an attached device's name or control socket; its file system is left to its guest",
       ).conflicts('config'),
     )
+    .addOption(socketOption().conflicts('config'))
     .option('--service-config-path <file>', 'overlaybd.json')
     .option('--json', 'print the result as JSON');
   addRuntimeOptions(command).action(run);
@@ -45,19 +54,18 @@ export function register(program: Command): void {
   if (config !== undefined) config.description = "the image's config.v1.json";
 }
 
-async function run({ config, device, ...flags }: ResizeFlags, command: Command): Promise<void> {
+async function run(all: ResizeFlags, command: Command): Promise<void> {
+  const { config, device, socket, ...flags } = all;
   const sizeBytes = Math.round((flags.size * GIB) / EXT4_BLOCK_BYTES) * EXT4_BLOCK_BYTES;
-  if (device !== undefined) return await resizeAttached(device, sizeBytes, flags);
+  if (device !== undefined || socket !== undefined) {
+    return await resizeAttached(deviceFlags(device, all), sizeBytes);
+  }
   if (config !== undefined) return await resizeConfigured(config, sizeBytes, flags);
   command.error('error: name an image with --config, or an attached device with --device');
 }
 
-async function resizeAttached(
-  name: string,
-  sizeBytes: number,
-  flags: Pick<ResizeFlags, 'json'>,
-): Promise<void> {
-  const { socketPath, device } = await findDevice(namedDevice(name));
+async function resizeAttached(flags: ControlFlags, sizeBytes: number): Promise<void> {
+  const { socketPath, device } = await findDevice(flags);
   const path = devicePath(device, 'resize');
   const facts = (await controlRequest(socketPath, 'POST', path, { sizeBytes })) as ResizeFacts;
   const { virtualSizeBytes, previousBytes } = facts;
@@ -68,7 +76,7 @@ async function resizeAttached(
 async function resizeConfigured(
   config: string,
   sizeBytes: number,
-  { serviceConfigPath, ...flags }: Omit<ResizeFlags, 'config' | 'device'>,
+  { serviceConfigPath, ...flags }: Omit<ResizeFlags, 'config' | 'device' | 'socket'>,
 ): Promise<void> {
   const { upper } = await readImageConfig(config);
   if (upper.data === '' || upper.index === '') {

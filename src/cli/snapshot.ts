@@ -2,13 +2,19 @@ import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
 import { controlRequest } from '../daemon/control-client.ts';
 import type { SnapshotFacts } from '../daemon/live-upper.ts';
-import { devicePath, findDevice, namedDevice, print } from './control-socket.ts';
+import {
+  deviceFlags,
+  devicePath,
+  findDevice,
+  print,
+  socketOption,
+  type ControlFlags,
+} from './control-socket.ts';
 
-interface SnapshotFlags {
+interface SnapshotFlags extends ControlFlags {
   data?: string;
   index?: string;
   upperKind?: string;
-  json?: boolean;
 }
 
 /** `replaybd snapshot`: seals what was written to an attached device, which goes on. */
@@ -20,6 +26,7 @@ export function register(program: Command): void {
         'its configuration names both',
     )
     .argument('[device]', 'its name, or the path of its control socket (default: the only one)')
+    .addOption(socketOption())
     .option('--data <path>', 'data file of the new writable layer (default: beside the old one)')
     .option('--index <path>', 'its index file; goes with --data')
     .addOption(
@@ -41,7 +48,7 @@ async function snapshot(
   if ((data === undefined) !== (index === undefined)) {
     command.error('error: --data and --index go together');
   }
-  const { socketPath, device } = await findDevice(namedDevice(name));
+  const { socketPath, device } = await findDevice(deviceFlags(name, flags));
   const facts = (await controlRequest(socketPath, 'POST', devicePath(device, 'snapshot'), {
     ...(data === undefined ? {} : { data: resolve(data) }),
     ...(index === undefined ? {} : { index: resolve(index) }),

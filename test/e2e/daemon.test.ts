@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { controlRequest } from '../../src/daemon/control-client.ts';
-import type { DeviceSummary } from '../../src/daemon/served-device.ts';
+import type { DeviceSummary, ResizeFacts } from '../../src/daemon/served-device.ts';
 import { NbdReader } from '../../src/demo/nbd-client.ts';
 import { startEmbeddedRegistry } from '../../src/registry/embedded/server.ts';
 import { leftovers, type ReadyFacts } from '../support/attached.ts';
@@ -210,4 +210,30 @@ test('a daemon ends while a registry keeps it waiting', async (t) => {
   daemon.kill('SIGTERM');
   assert.equal((await daemon.ended).code, 0);
   await refused;
+});
+
+test('writable devices of a daemon on a socket of its own are snapshot, forked and grown', async (t) => {
+  const scratch = scratchOf(t);
+  const daemon = await startDaemon(scratch);
+  for (const id of ['a', 'b']) await attach(scratch, id, '--upper', scratch.path(`upper-${id}`));
+  const socket = ['--socket', scratch.path('control')];
+  const several = await cli(scratch, ['snapshot', ...socket]);
+  assert.match(
+    several.stderr,
+    /those of a, b\. Name the device, or the control socket .* --socket\./,
+  );
+  const snapshot = await cliJson<{ device: string }>(scratch, ['snapshot', 'a', ...socket]);
+  assert.equal(snapshot.device, 'a');
+  const folder = scratch.path('forked');
+  const fork = await cliJson<{ device: string }>(scratch, ['fork', 'b', folder, ...socket]);
+  assert.equal(fork.device, 'b');
+  await cliOutput(scratch, ['detach', 'b', ...socket]);
+  // The only one that is left needs no name.
+  const size = String((2 * image.virtualSizeBytes) / 2 ** 30);
+  const facts = await cliJson<ResizeFacts>(scratch, ['resize', '--size', size, ...socket]);
+  assert.deepEqual([facts.device, facts.virtualSizeBytes], ['a', 2 * image.virtualSizeBytes]);
+  const both = ['resize', '--size', size, '--config', 'config.v1.json', ...socket];
+  assert.equal((await cli(scratch, both)).code, 2);
+  daemon.kill('SIGTERM');
+  assert.equal((await daemon.ended).code, 0);
 });
