@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync, statSync } from 'node:fs';
+import { readdirSync, statSync, writeFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Attached } from '../support/attached.ts';
@@ -13,6 +13,10 @@ import { diskFlags, MEMORY_MIB } from './vhost-user-flags.ts';
 // Goal: a virtual machine's disk comes from a registry with no kernel device on the host, and keeps what the
 // guest writes. Method: QEMU with vhost-user-blk-pci on the socket of `attach --frontend vhost-user`; a
 // Debian kernel mounts the disk, compares, writes, trims; the host then reads the writable layer.
+
+/** How often the back end is killed. */
+const KILLS = 3;
+const SIGNAL_BYTES = 4096;
 
 const fixture = new Scratch();
 let image: TestImage;
@@ -87,32 +91,32 @@ test('a back end that is killed comes back without an error', inGuest(), async (
     ...[image.reference, '--mode', 'off', '--cache', scratch.path('cache'), '--upper', upper],
     ...['--frontend', 'vhost-user', '--guest-socket', socket],
   ];
+  const signal = scratch.path('signal');
+  writeFileSync(signal, Buffer.alloc(SIGNAL_BYTES));
   let attached = await Attached.start(scratch, args);
-  const emptyBytes = folderBytes(upper);
   const job = runGuestJob({
     name: 'vhost-user-restarts',
     modules: ['virtio_blk'],
     memoryMiB: MEMORY_MIB,
-    args: ['8'],
-    qemu: diskFlags(socket),
+    qemu: [
+      ...diskFlags(socket),
+      ...['-drive', `file=${signal},format=raw,if=none,id=signal`],
+      ...['-device', 'virtio-blk-pci,drive=signal'],
+    ],
   });
   let isOver = false;
-  void job.then(
-    () => (isOver = true),
-    () => (isOver = true),
-  );
-  let kills = 0;
-  while (!isOver) {
-    // Not before the guest has begun to write.
-    if (folderBytes(upper) > emptyBytes) {
-      await attached.crash();
-      attached = await Attached.start(scratch, args);
-      kills += 1;
-    }
-    await sleep(2000);
+  const ended = job.finally(() => (isOver = true)).catch(() => undefined);
+  for (let kills = 0; kills < KILLS; kills += 1) {
+    // Each back end serves writes before it is killed.
+    const bytes = folderBytes(upper);
+    while (!isOver && folderBytes(upper) === bytes) await sleep(200);
+    if (isOver) break;
+    await attached.crash();
+    attached = await Attached.start(scratch, args);
   }
+  writeFileSync(signal, Buffer.alloc(SIGNAL_BYTES, 1));
+  await ended;
   await job;
-  assert.ok(kills >= 2, `killed ${kills} times`);
 });
 
 function folderBytes(folder: string): number {

@@ -5,15 +5,17 @@ import { mapMemory } from '../../../native/memory-map.ts';
 import { output } from '../../support/programs.ts';
 import { step } from './support.ts';
 
-// Argument: seconds. Writes and reads a disk past the guest's page cache, on and on, while its back end on the
-// host is killed and started again. Every byte has to be the last one written, and no request may fail.
+// Writes and reads a disk past the guest's page cache, on and on, while its back end on the host is killed and
+// started again. Every byte has to be the last one written, and no request may fail. It ends when the host has
+// written to a second disk.
 
-const MS = Number(process.argv[2]) * 1000;
 const CHUNK_BYTES = 1024 * 1024;
 const WRITTEN_AT = 40 * CHUNK_BYTES;
 const READ_CHUNKS = 16;
+const SIGNAL_BYTES = 4096;
 
 const disk = openSync('/dev/vda', constants.O_RDWR | constants.O_DIRECT);
+const signal = openSync('/dev/vdb', constants.O_RDONLY | constants.O_DIRECT);
 // Direct I/O takes whole pages only.
 const chunk = Buffer.from(mapMemory(CHUNK_BYTES, 'pages').bytes.buffer);
 
@@ -26,11 +28,15 @@ function readDigest(): string {
   return hash.digest('hex');
 }
 
+function isToldToEnd(): boolean {
+  readSync(signal, chunk, 0, SIGNAL_BYTES, 0);
+  return chunk[0] !== 0;
+}
+
 try {
-  const startedMs = performance.now();
   const first = readDigest();
   let rounds = 0;
-  for (; performance.now() - startedMs < MS; rounds += 1) {
+  for (; !isToldToEnd(); rounds += 1) {
     const at = WRITTEN_AT + (rounds % 4) * CHUNK_BYTES;
     assert.equal(writeSync(disk, chunk.fill(`round ${rounds} `), 0, CHUNK_BYTES, at), CHUNK_BYTES);
     // Who flushes is told of writes before they are durable: the next rounds are.
@@ -43,4 +49,5 @@ try {
   assert.doesNotMatch(await output('dmesg'), /I\/O error|virtio.*(fail|broken)/);
 } finally {
   closeSync(disk);
+  closeSync(signal);
 }
