@@ -1,83 +1,15 @@
 #!/usr/bin/env -S node --max-semi-space-size=1
-import { readFileSync } from 'node:fs';
-import { Command } from 'commander';
-import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
-import { packageRoot } from '../base/package-root.ts';
+import { isNodeSupported, NODE_VERSION_MIN } from '../base/node-version.ts';
 
-/** Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check failed, 130 interrupted. */
-const USAGE_EXIT_CODE = 2;
-const INTERRUPTED_EXIT_CODE = 130;
-
-/** The module of each command. */
-const MODULES: Readonly<Record<string, string>> = {
-  attach: 'attach',
-  daemon: 'daemon',
-  ls: 'ls',
-  stats: 'control',
-  record: 'control',
-  'record-stop': 'control',
-  detach: 'control',
-  snapshot: 'snapshot',
-  fork: 'fork',
-  play: 'play',
-  export: 'export',
-  import: 'import',
-  create: 'create',
-  apply: 'apply',
-  commit: 'commit',
-  seal: 'seal',
-  merge: 'merge',
-  resize: 'resize',
-  zfile: 'zfile',
-  inspect: 'inspect',
-  image: 'image',
-  convert: 'convert',
-  trace: 'trace',
-  tui: 'tui',
-  registry: 'registry',
-  demo: 'demo',
-  doctor: 'doctor',
-};
-
-const program = new Command('replaybd')
-  .description('overlaybd block devices that replay what a first run read')
-  .version(version())
-  .showHelpAfterError()
-  .exitOverride((error) => process.exit(error.exitCode === 1 ? USAGE_EXIT_CODE : error.exitCode));
-
-// Only what is asked for is loaded: a command's modules take time and memory. For help, all.
-const command = process.argv[2] ?? '';
-const asked = Object.hasOwn(MODULES, command) ? [MODULES[command]] : Object.values(MODULES);
-for (const name of new Set(asked)) {
-  const suffix = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-  const { register } = (await import(`./${name}.${suffix}`)) as CommandModule;
-  register(program);
-}
-
-try {
-  const words = process.argv.map(asOurs);
-  await program.parseAsync(words);
-} catch (error) {
-  const code = error instanceof ReplaybdError ? ` (${error.code})` : '';
-  process.stderr.write(`replaybd: ${messageOf(error)}${code}\n`);
-  if (process.env.REPLAYBD_DEBUG !== undefined) console.error(error);
-  process.exitCode = codeOf(error) === 'ERR_INTERRUPTED' ? INTERRUPTED_EXIT_CODE : 1;
-}
-
-/** overlaybd's tools write their flags so: --commit_sealed, --compress=false. */
-function asOurs(word: string): string {
-  const flag = word.replace(/^--[a-z0-9_]+/, (name) => name.replaceAll('_', '-'));
-  return flag.replace(/^--([a-z-]+)=(true|false)$/, (_, name: string, value: string) =>
-    value === 'true' ? `--${name}` : `--no-${name}`,
+// An older Node.js has to be able to load this far: nothing else is imported before the check.
+const { node } = process.versions;
+if (isNodeSupported(node)) {
+  const { runProgram } = await import('./program.ts');
+  await runProgram(process.argv);
+} else {
+  process.stderr.write(
+    `replaybd: expected Node.js ${NODE_VERSION_MIN} or later, found ${node} (${process.execPath}). ` +
+      'Install one, or use node_modules/.bin/node of a prepared checkout. (ERR_NODE_VERSION)\n',
   );
-}
-
-interface CommandModule {
-  register(program: Command): void;
-}
-
-function version(): string {
-  const manifest: unknown = JSON.parse(readFileSync(`${packageRoot}/package.json`, 'utf8'));
-  const isManifest = typeof manifest === 'object' && manifest !== null && 'version' in manifest;
-  return isManifest ? String(manifest.version) : 'unknown';
+  process.exitCode = 1;
 }
