@@ -3,11 +3,6 @@ import { LineFile } from './line-file.ts';
 
 export type { Logger };
 
-/** From the most that is told to nothing. */
-export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
-
-export type LogLevel = (typeof LOG_LEVELS)[number];
-
 export interface LogOptions {
   level?: string;
   /** A file path; standard error when absent. */

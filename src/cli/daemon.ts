@@ -11,6 +11,7 @@ import {
   addRuntimeOptions,
   addTraceSettings,
   addSpanOption,
+  logLevelOption,
   openRuntime,
   type RuntimeFlags,
 } from './runtime-options.ts';
@@ -33,7 +34,8 @@ export function register(program: Command): void {
     .option('--socket <path>', 'control socket (default: daemon.socket in the runtime directory)')
     .option('--state <dir>', 'where devices are described (default: beside the socket)')
     .option('--json', 'print JSON: one line when the daemon answers');
-  addTraceSettings(addSpanOption(addRuntimeOptions(command))).action(daemon);
+  const logLevel = logLevelOption().default('info', "overlaybd.json's, or info");
+  addTraceSettings(addSpanOption(addRuntimeOptions(command, logLevel))).action(daemon);
 }
 
 async function daemon(flags: DaemonFlags, command: Command): Promise<void> {

@@ -3,6 +3,7 @@ import { createLogger } from '../base/log.ts';
 import { runDemo } from '../demo/demo.ts';
 import { demoFigures, formatDemo } from '../demo/report.ts';
 import { positiveNumber } from './arguments.ts';
+import { logLevelOption } from './runtime-options.ts';
 import { interruptible } from './terminal.ts';
 
 interface DemoFlags {
@@ -25,7 +26,7 @@ export function register(program: Command): void {
     .option('--rate <Mbit/s>', 'bandwidth of the link to the registry', positiveNumber, 100)
     .option('--nbd', 'play recorded reads over NBD instead of mounting the device')
     .option('--json', 'print the figures as JSON')
-    .option('--log-level <level>', 'debug, info, warn, error or silent', 'warn')
+    .addOption(logLevelOption().default('warn'))
     .action(demo);
 }
 

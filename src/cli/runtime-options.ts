@@ -1,4 +1,5 @@
 import { Option, type Command } from 'commander';
+import { LOG_LEVELS } from '../base/log-levels.ts';
 import { createLogger, type Logger } from '../base/log.ts';
 import { defaultCacheFolder } from '../daemon/cache-folder.ts';
 import type { Runtime, RuntimeOptions } from '../daemon/runtime.ts';
@@ -41,14 +42,21 @@ export interface TraceFlags extends WorkloadFlags {
 
 const QUOTA_GIB_DEFAULT = 4;
 
-export function addRuntimeOptions(command: Command): Command {
+export function logLevelOption(): Option {
+  return new Option('--log-level <level>', 'log this and what is graver').choices(LOG_LEVELS);
+}
+
+export function addRuntimeOptions(
+  command: Command,
+  logLevel: Option = logLevelOption().default('warn'),
+): Command {
   return addTraceFolderOption(addRegistryOptions(command))
     .option(
       '--cache <dir>',
       `cache folder, or "none" for memory (default: ${defaultCacheFolder()})`,
     )
     .option('--quota <GiB>', `room for the cache (default: ${QUOTA_GIB_DEFAULT})`, positiveNumber)
-    .option('--log-level <level>', 'debug, info, warn, error or silent', 'warn');
+    .addOption(logLevel);
 }
 
 /** For commands that serve devices. */

@@ -3,7 +3,7 @@ import { readConfigFile } from '../base/config-file.ts';
 import { ReplaybdError } from '../base/errors.ts';
 import { JsonObject } from '../base/json-object.ts';
 import { fetchLimits, serviceConfigLimits } from '../base/limits.ts';
-import { LOG_LEVELS, type LogLevel } from '../base/log.ts';
+import { LOG_LEVELS, type LogLevel } from '../base/log-levels.ts';
 import { PACKED_MODES, type PackedMode } from '../prefetch/packed-rule.ts';
 import { TRACE_FROM, type TraceFrom } from './trace-search.ts';
 import { SERVICE_KEYS, type ServiceKey } from './service-config-keys.ts';

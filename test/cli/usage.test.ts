@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { Command, CommanderError } from 'commander';
 import { byteSize, share } from '../../src/cli/arguments.ts';
+import { programFor } from '../../src/cli/program.ts';
 import { cli, cliJson } from '../support/cli.ts';
 import { scratchOf } from '../support/scratch.ts';
 
@@ -39,6 +40,7 @@ test('numbers out of range are wrong usage', async () => {
     [[...ATTACH, '--nbd-port', '65536'], /--nbd-port.*whole number from 0 to 65535/],
     [[...ATTACH, '--nbd-port', '-1'], /--nbd-port.*whole number from 0 to 65535/],
     [[...ATTACH, '--time-limit', 'Infinity'], /--time-limit.*number above 0/],
+    [[...ATTACH, '--log-level', 'loud'], /--log-level.*debug, info, warn, error, fatal, silent/],
     [[...ATTACH, '--until-idle', '0'], /--until-idle.*number above 0/],
     [[...BUILD, '--virtual-size', '0'], /--virtual-size.*number above 0/],
     [[...BUILD, '--bs', '128'], /--bs.*whole number from 4 to 64/],
@@ -69,6 +71,14 @@ test('a client certificate has a key', async () => {
     const alone = await refusal(...command, '--client-cert', '/cert.pem');
     assert.match(alone, /--client-cert and --client-key belong together/);
   }
+});
+
+test("the daemon's help tells its own level of the log", async () => {
+  const help = (await programFor('daemon')).commands[0].helpInformation();
+  assert.match(
+    help.replaceAll(/\s+/g, ' '),
+    /--log-level <level> .*"error", "fatal", "silent", default: overlaybd\.json's, or info\)/,
+  );
 });
 
 test('wrong usage is exit code 2', async (t) => {
