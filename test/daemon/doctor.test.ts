@@ -112,6 +112,7 @@ test('a front end that lacks something is a warning, or a problem when it is wan
     [{ accesses: { '/dev/loop-control': 'denied' } }, 'fuse', 'device./dev/loop-control'],
     [withoutModule('target_core_user'), 'tcmu', 'module.target_core_user'],
     [withoutModule('tcm_loop'), 'tcmu', 'module.tcm_loop'],
+    [withoutModule('sd_mod'), 'tcmu', 'module.sd_mod'],
     [{ files: { '/proc/mounts': 'none / ext4 rw 0 0' } }, 'tcmu', 'configfs'],
     [{ accesses: { [CONFIGFS]: 'denied' } }, 'tcmu', 'configfs'],
   ];

@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { daemonLimits } from '../../src/base/limits.ts';
+import { KERNEL_PARTS } from '../../src/daemon/doctor/kernel-modules.ts';
 import { needs } from '../support/needs.ts';
 import { scratchOf } from '../support/scratch.ts';
 
@@ -44,6 +45,9 @@ test('the service tells when it is ready and lives, comes back, and goes last', 
   assert.equal(valueOf('Restart'), 'always');
   assert.equal(valueOf('OOMScoreAdjust'), '-999');
   assert.match(valueOf('ExecReload') ?? '', /-HUP \$MAINPID$/);
+  const modules = (valueOf('ExecStartPre') ?? '').split(' ').slice(2);
+  const needed = KERNEL_PARTS.filter(({ serves }) => serves.startsWith('--frontend'));
+  assert.deepEqual(modules.sort(), needed.map(({ module }) => module).sort());
   assert.match(valueOf('ExecStart') ?? '', /replaybd daemon$/);
   assert.equal(valueOf('Conflicts'), 'overlaybd-tcmu.service');
 });

@@ -17,6 +17,7 @@ export const KERNEL_PARTS: readonly KernelPart[] = [
   { module: 'loop', option: 'CONFIG_BLK_DEV_LOOP', serves: '--frontend fuse' },
   { module: 'target_core_user', option: 'CONFIG_TCM_USER2', serves: '--frontend tcmu' },
   { module: 'tcm_loop', option: 'CONFIG_LOOPBACK_TARGET', serves: '--frontend tcmu' },
+  { module: 'sd_mod', option: 'CONFIG_BLK_DEV_SD', serves: '--frontend tcmu' },
   { module: 'ext4', option: 'CONFIG_EXT4_FS', fileSystem: 'ext4', serves: 'mounting ext4 images' },
   {
     module: 'erofs',
