@@ -231,16 +231,17 @@ async function clearLeftovers(flags: AttachFlags, directory: string): Promise<vo
 }
 
 function announce(summary: DeviceSummary, control: string, flags: AttachFlags): void {
-  const { device: id, mode, frontend, path, mount, virtualSizeBytes, readyMs } = summary;
-  const facts = { id, mode, frontend, path, mount, control, virtualSizeBytes, readyMs };
+  const { device, mode, frontend, path, mount, virtualSizeBytes, readyMs } = summary;
+  const facts = { device, mode, frontend, path, mount, control, virtualSizeBytes, readyMs };
   if (flags.json === true) {
-    process.stdout.write(`${JSON.stringify(facts)}\n`);
+    // `id` is what `device` was called before.
+    process.stdout.write(`${JSON.stringify({ id: device, ...facts })}\n`);
     return;
   }
   const mounted = mount === null ? '' : ` mounted on ${mount}`;
-  const how = flags.daemon === true ? `replaybd detach ${id} ends it.` : 'Ctrl-C detaches.';
+  const how = flags.daemon === true ? `replaybd detach ${device} ends it.` : 'Ctrl-C detaches.';
   process.stdout.write(
-    `${path === null || path === '' ? id : path}${mounted}: ${summary.image}, ` +
+    `${path === null || path === '' ? device : path}${mounted}: ${summary.image}, ` +
       `${mode} mode, ready in ${(readyMs ?? 0).toFixed(0)} ms. ${how}\n`,
   );
 }

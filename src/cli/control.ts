@@ -38,7 +38,7 @@ async function stats(name: string | undefined, flags: ControlFlags): Promise<voi
   const { socketPath, device } = await findDevice(deviceFlags(name, flags));
   const health = (await controlRequest(socketPath, 'GET', '/v1/health')) as { pid: number };
   const stats = await controlRequest(socketPath, 'GET', devicePath(device, 'stats'));
-  const facts = { pid: health.pid, ...(stats as DeviceStats) };
+  const facts = { pid: health.pid, control: socketPath, ...(stats as DeviceStats) };
   print(flags, facts, formatStats(facts));
 }
 

@@ -19,5 +19,7 @@ export function register(program: Command): void {
 
 async function list(flags: ListFlags): Promise<void> {
   const devices = await findDevices(flags.socket);
-  print(flags, devices, formatDevices(devices));
+  // `socketPath` is what `control` was called before.
+  const facts = devices.map((device) => ({ ...device, control: device.socketPath }));
+  print(flags, facts, formatDevices(devices));
 }

@@ -41,14 +41,14 @@ export function deviceHandlers(
     },
     detach: async (id) => {
       const report = await devices.detach(id);
-      return { detached: id, report: report === null ? null : asJson(report) };
+      return { device: id, detached: id, report: report === null ? null : asJson(report) };
     },
     startRecording: (id, parameters) => {
       return { device: id, trace: devices.get(id).attachment.startRecording(parameters) };
     },
     stopRecording: async (id) => {
       const trace = await devices.get(id).attachment.stopRecording('request');
-      return { records: trace.records.count, durationUs: trace.recording.durationUs };
+      return { device: id, records: trace.records.count, durationUs: trace.recording.durationUs };
     },
     snapshot: async (id, parameters) =>
       asJson(await devices.get(id).attachment.snapshot(parameters)),

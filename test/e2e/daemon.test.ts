@@ -81,18 +81,21 @@ test('devices are attached at once, listed, watched and detached', async (t) => 
     attach(scratch, 'b', '--mode', 'off'),
     attach(scratch, 'b', '--mode', 'off'),
   ]);
-  assert.equal(first.control, control);
+  assert.deepEqual([first.control, first.device, first.id], [control, 'a', 'a']);
   await Promise.all([assertServed(scratch.path('a.nbd')), assertServed(scratch.path('b.nbd'))]);
   const devices = await list(scratch);
+  for (const one of devices) assert.partialDeepStrictEqual(one, { control, socketPath: control });
   assert.deepEqual(devices.map(({ device, state }) => `${device} ${state}`).sort(), [
     'a ready',
     'b ready',
   ]);
   const socket = ['--socket', control];
   assert.match(await cliOutput(scratch, ['ls', ...socket]), /^DEVICE .*\na +ready +record/);
-  const stats = await cliJson<{ device: string; pid: number }>(scratch, ['stats', 'a', ...socket]);
-  assert.deepEqual([stats.device, stats.pid], ['a', daemon.pid]);
-  const stopped = await cliJson<{ records: number }>(scratch, ['record', 'stop', 'a', ...socket]);
+  const stats = await cliJson<object>(scratch, ['stats', 'a', ...socket]);
+  assert.partialDeepStrictEqual(stats, { device: 'a', pid: daemon.pid, control });
+  const stop = ['record', 'stop', 'a', ...socket];
+  const stopped = await cliJson<{ device: string; records: number }>(scratch, stop);
+  assert.equal(stopped.device, 'a');
   assert.ok(stopped.records > 0);
   const trace = scratch.path('second.trace');
   await cliOutput(scratch, ['record', 'start', 'b', '--trace', trace, ...socket]);
@@ -227,7 +230,8 @@ test('writable devices of a daemon on a socket of its own are snapshot, forked a
   const folder = scratch.path('forked');
   const fork = await cliJson<{ device: string }>(scratch, ['fork', 'b', folder, ...socket]);
   assert.equal(fork.device, 'b');
-  await cliOutput(scratch, ['detach', 'b', ...socket]);
+  const gone = await cliJson<{ device: string }>(scratch, ['detach', 'b', ...socket]);
+  assert.equal(gone.device, 'b');
   // The only one that is left needs no name.
   const size = String((2 * image.virtualSizeBytes) / 2 ** 30);
   const facts = await cliJson<ResizeFacts>(scratch, ['resize', '--size', size, ...socket]);

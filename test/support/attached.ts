@@ -7,6 +7,7 @@ import type { Scratch } from './scratch.ts';
 
 /** The line that `attach --json` prints when the device can be used. */
 export interface ReadyFacts {
+  device: string;
   id: string;
   mode: 'off' | 'record' | 'replay';
   frontend: 'fuse' | 'nbd' | 'tcmu' | 'vhost-user';
