@@ -1,3 +1,4 @@
+import { closeSync, constants, openSync } from 'node:fs';
 import { errnoError, libc } from './libc.ts';
 
 const flock = libc.func('int flock(int fd, int operation)');
@@ -15,6 +16,23 @@ export function tryLockFile(fd: number, name: string): boolean {
   const error = errnoError('flock', name);
   if (error.errnoNumber === EAGAIN) return false;
   throw error;
+}
+
+/**
+ * Takes the lock file of a folder, which it makes; null when another process has it. The lock ends with the
+ * file descriptor that it gives.
+ */
+export function tryLockFolder(folder: string): number | null {
+  const path = `${folder}/lock`;
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+  try {
+    if (tryLockFile(fd, path)) return fd;
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+  closeSync(fd);
+  return null;
 }
 
 /** Gives a range's blocks back to the file system; the range reads as zeros afterwards. */

@@ -52,7 +52,8 @@ export interface Daemon {
 /**
  * Starts a daemon: takes the control socket, clears away what a killed one left, and attaches that
  * one's devices again, while it serves requests already. Errors: ERR_SOCKET_IN_USE when there is a
- * daemon, ERR_SOCKET_PATH, ERR_STATE_FOLDER, ERR_RUNTIME_DIRECTORY, and those of its parts.
+ * daemon, ERR_STATE_LOCKED when one on another socket has its devices, ERR_SOCKET_PATH, ERR_STATE_FOLDER,
+ * ERR_RUNTIME_DIRECTORY, and those of its parts.
  */
 export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const { runtime, directory, service, log, audit, onFatal } = options;
@@ -65,6 +66,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     const { socketPath = join(directory, DAEMON_SOCKET) } = options;
     const { stateFolder = `${socketPath}${STATE_SUFFIX}` } = options;
     const store = await DeviceStore.open(stateFolder, log);
+    undo.push(() => store.close());
     const devices = new Devices({
       runtime,
       directory,
@@ -83,6 +85,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       await devices.close();
       await control.close();
     });
+    // Before a request is answered, as that may save a device.
+    store.lock();
     await removeDeadSockets(directory, [NBD_SOCKET_SUFFIX, VHOST_USER_SOCKET_SUFFIX]);
     for (const file of await recoverStale(directory, { clock: runtime.clock, log })) {
       log.warn({ file }, `${file}: was left by a process that was killed, and is removed`);

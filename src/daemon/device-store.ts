@@ -1,5 +1,7 @@
+import { closeSync } from 'node:fs';
 import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { tryLockFolder } from '../../native/file-space.ts';
 import { syncFolder, writeFileAtomic } from '../base/atomic-file.ts';
 import { readConfigFile } from '../base/config-file.ts';
 import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
@@ -16,10 +18,12 @@ const SUFFIX = '.device.json';
  * attaches again when this one was killed.
  *
  *   <folder>/<id>.device.json    {"version": 1, "device": {...}}    as POST /v1/devices takes it
+ *   <folder>/lock                locked by the daemon that has the folder
  */
 export class DeviceStore {
   readonly #folder: string;
   readonly #log: Logger;
+  #lockFd: number | null = null;
 
   private constructor(folder: string, log: Logger) {
     this.#folder = folder;
@@ -38,6 +42,23 @@ export class DeviceStore {
         { cause: error },
       );
     }
+  }
+
+  /** Takes the folder for this process, until `close`. Throws ERR_STATE_LOCKED when another has it. */
+  lock(): void {
+    this.#lockFd = tryLockFolder(this.#folder);
+    if (this.#lockFd !== null) return;
+    throw new ReplaybdError(
+      'ERR_STATE_LOCKED',
+      `${this.#folder}: another daemon has the devices of this folder. Give this one another --state ` +
+        'folder, or end that one.',
+      { errno: 'EBUSY' },
+    );
+  }
+
+  close(): void {
+    if (this.#lockFd !== null) closeSync(this.#lockFd);
+    this.#lockFd = null;
   }
 
   async save(parameters: AttachParameters): Promise<void> {

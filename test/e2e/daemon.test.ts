@@ -241,3 +241,27 @@ test('writable devices of a daemon on a socket of its own are snapshot, forked a
   daemon.kill('SIGTERM');
   assert.equal((await daemon.ended).code, 0);
 });
+
+test('a state folder has one daemon', async (t) => {
+  const scratch = scratchOf(t);
+  const state = ['--state', scratch.path('state'), '--cache', 'none'];
+  const first = ['daemon', '--socket', scratch.path('first'), ...state];
+  const daemon = new CliProcess(scratch, first);
+  await daemon.line();
+  const second = await cli(scratch, ['daemon', '--socket', scratch.path('second'), ...state]);
+  assert.equal(second.code, 1);
+  assert.match(
+    second.stderr,
+    /state: another daemon has the devices .*--state.*\(ERR_STATE_LOCKED\)/,
+  );
+  assert.ok(!existsSync(scratch.path('second')));
+  const same = await cli(scratch, first);
+  assert.match(same.stderr, /\(ERR_SOCKET_IN_USE\)/);
+  // A daemon that was killed has left it.
+  daemon.kill('SIGKILL');
+  await daemon.ended;
+  const next = new CliProcess(scratch, first);
+  await next.line();
+  next.kill('SIGTERM');
+  assert.equal((await next.ended).code, 0);
+});

@@ -3,7 +3,7 @@ import { mkdir, readdir, readFile, rm, stat, truncate, utimes } from 'node:fs/pr
 import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
 import { cacheLimits, GRANULE_BYTES } from '../../base/limits.ts';
 import type { Logger } from '../../base/log.ts';
-import { tryLockFile } from '../../../native/file-space.ts';
+import { tryLockFolder } from '../../../native/file-space.ts';
 import { FileStorage } from './blob-storage.ts';
 import { CacheEntry } from './cache-entry.ts';
 import { syncFolder, type FileOperations } from './file-operations.ts';
@@ -42,15 +42,8 @@ export class CacheFolder {
     const { path } = options;
     await mkdir(`${path}/sha256`, { recursive: true, mode: 0o700 });
     makePrivate(path);
-    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
-    const lockFd = openSync(`${path}/lock`, flags, 0o600);
-    try {
-      if (tryLockFile(lockFd, `${path}/lock`)) return new CacheFolder(options, lockFd);
-    } catch (error) {
-      closeSync(lockFd);
-      throw error;
-    }
-    closeSync(lockFd);
+    const lockFd = tryLockFolder(path);
+    if (lockFd !== null) return new CacheFolder(options, lockFd);
     throw new ReplaybdError(
       'ERR_CACHE_LOCKED',
       `${path}: another process uses this cache. Give this one another --cache folder, ` +
