@@ -1,6 +1,7 @@
 import { access, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { codeOf, messageOf } from '../base/errors.ts';
+import { mergeConfig } from '../device/snapshot-config.ts';
 import { readImageConfig } from '../image/config.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { upperFiles } from '../image/lsmt/create-upper.ts';
@@ -12,7 +13,8 @@ const PARAMETERS = ['dev_id', 'config'] as const;
 
 /**
  * overlaybd's `/snapshot?dev_id=<id>&config=<path>`: the device goes on with the writable layer that
- * another configuration names, which takes the place of the present one. As there, its files may have
+ * another configuration names, which takes the place of the present one: what it says beside the stack
+ * counts from the next attach. As there, its files may have
  * been created beforehand; here they may also be left to the snapshot.
  */
 export async function upstreamSnapshot(
@@ -34,8 +36,10 @@ export async function upstreamSnapshot(
       ...{ data: resolve(upper.data), index: resolve(upper.index) },
       ...(kind === null ? {} : { kind }),
     });
-    // The present configuration has been rewritten to say what this one said.
-    if (resolve(config) !== configPath) await rm(configPath, { force: true });
+    if (resolve(config) !== configPath) {
+      await mergeConfig(config, configPath);
+      await rm(configPath, { force: true });
+    }
     return { status: 200, success: true, message: 'snapshot created' };
   } catch (error) {
     return failure(codeOf(error) === 'ERR_DEVICE_UNKNOWN' ? 404 : 500, messageOf(error));

@@ -17,6 +17,7 @@ interface StackConfig {
   lowers: object[];
   upper?: Record<string, unknown>;
   accelerationLayer?: boolean;
+  repoBlobUrl?: string;
 }
 
 /**
@@ -36,6 +37,23 @@ export async function advanceConfig(
   // Whoever could read it still can.
   const { mode } = await stat(configPath);
   await writeConfig(configPath, withUpper({ ...config, lowers }, upper), mode);
+}
+
+/**
+ * Takes over what another configuration says of anything but the stack: those of its keys win. An empty
+ * `repoBlobUrl` does not, as the lowers that are there may need the one there is.
+ */
+export async function mergeConfig(configPath: string, otherPath: string): Promise<void> {
+  const config = await readStackConfig(configPath);
+  const { lowers, upper, accelerationLayer, repoBlobUrl } = config;
+  const other = await readCheckedConfig(otherPath);
+  const merged = {
+    ...{ ...config, ...other },
+    ...(other.repoBlobUrl ? {} : { repoBlobUrl }),
+    ...{ lowers, upper, accelerationLayer },
+  };
+  const { mode } = await stat(configPath);
+  await writeConfig(configPath, merged, mode);
 }
 
 /** The data file of the writable layer that a configuration names; '' when it names none. */
@@ -62,12 +80,16 @@ export async function forkConfig(
 }
 
 async function readStackConfig(path: string): Promise<StackConfig> {
+  const { lowers, ...config } = await readCheckedConfig(path);
+  if (lowers !== undefined) return { lowers, ...config };
+  throw new ReplaybdError('ERR_CONFIG_LOWERS', `${path}: $.lowers: expected a list, found none`);
+}
+
+async function readCheckedConfig(path: string): Promise<Partial<StackConfig>> {
   const text = await readConfigFile(path, configLimits.fileBytesMax);
   // Checked whole by the one parser there is; the keys that it does not know are kept.
   parseImageConfig(text, path);
-  const config = JSON.parse(text) as unknown as StackConfig;
-  if (Array.isArray(config.lowers)) return config;
-  throw new ReplaybdError('ERR_CONFIG_LOWERS', `${path}: $.lowers: expected a list, found none`);
+  return JSON.parse(text) as Partial<StackConfig>;
 }
 
 function withUpper(config: StackConfig, { data, index }: UpperPaths): StackConfig {

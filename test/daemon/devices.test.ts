@@ -334,6 +334,11 @@ test('a recording begins and ends while the device goes on', async (t) => {
   assert.ok(stored.startsWith(scratch.path('traces')));
 });
 
+interface ConfigFile {
+  repoBlobUrl: string;
+  lowers: object[];
+}
+
 test("overlaybd's snapshot call takes the writable layer that the other configuration names", async (t) => {
   const scratch = scratchOf(t);
   const { devices } = await bench(scratch);
@@ -342,7 +347,10 @@ test("overlaybd's snapshot call takes the writable layer that the other configur
   await attachment.device.writer?.write(8192, bytes, false);
   const config = scratch.path('next.json');
   const upper = { data: scratch.path('next.data'), index: scratch.path('next.index') };
-  writeFileSync(config, JSON.stringify({ repoBlobUrl: '', lowers: [], upper }));
+  const keys = { resultFile: scratch.path('result'), others: { kept: true } };
+  writeFileSync(config, JSON.stringify({ repoBlobUrl: '', lowers: [], upper, ...keys }));
+  const present = scratch.path('upper', 'config.v1.json');
+  const before = JSON.parse(readFileSync(present, 'utf8')) as ConfigFile;
   const ask = (query: string) => upstreamSnapshot(devices, new URLSearchParams(query));
   assert.equal((await ask('dev_id=d')).status, 400);
   assert.equal((await ask(`dev_id=x&config=${config}`)).status, 404);
@@ -350,6 +358,10 @@ test("overlaybd's snapshot call takes the writable layer that the other configur
   assert.deepEqual([done.status, done.success], [200, true], done.message);
   assert.ok(!existsSync(config) && existsSync(upper.data));
   assert.equal(attachment.report().upper?.data, upper.data);
+  const after = JSON.parse(readFileSync(present, 'utf8')) as ConfigFile;
+  assert.partialDeepStrictEqual(after, { ...keys, upper, repoBlobUrl: before.repoBlobUrl });
+  assert.notEqual(after.repoBlobUrl, '');
+  assert.deepEqual(after.lowers.slice(0, -1), before.lowers);
   const into = Buffer.alloc(4096);
   await attachment.device.read(8192, into);
   assert.ok(into.equals(bytes));
