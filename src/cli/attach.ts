@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { isAbsolute, resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { messageOf } from '../base/errors.ts';
+import { codeOf, messageOf } from '../base/errors.ts';
 import { removeDeadSockets } from '../base/unix-socket.ts';
 import {
   attachBody,
@@ -27,7 +27,13 @@ import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import { formatQuality } from '../prefetch/quality.ts';
 import { port, positiveNumber } from './arguments.ts';
 import { formatTrace, formatUpper } from './control-format.ts';
-import { daemonSocketPath, deviceSocketPath, SOCKET_SUFFIX } from './control-socket.ts';
+import {
+  daemonSocketPath,
+  devicePath,
+  deviceSocketPath,
+  findDevices,
+  SOCKET_SUFFIX,
+} from './control-socket.ts';
 import {
   addRuntimeOptions,
   addSpanOption,
@@ -37,7 +43,7 @@ import {
   type RuntimeFlags,
   type TraceFlags,
 } from './runtime-options.ts';
-import { interruptible, untilAborted } from './terminal.ts';
+import { complain, interruptible, untilAborted } from './terminal.ts';
 import { workloadOf } from './workload-options.ts';
 
 interface AttachFlags extends RuntimeFlags, TraceFlags {
@@ -142,9 +148,36 @@ async function attach(target: string, flags: AttachFlags, command: Command): Pro
 /** The same facts as those of a device of this process. */
 async function attachToDaemon(parameters: AttachParameters, flags: AttachFlags): Promise<void> {
   const socketPath = flags.socket ?? daemonSocketPath();
+  const summary = await interruptible((signal) => requestAttach(parameters, socketPath, signal));
+  announce(summary, socketPath, flags);
+}
+
+/** A device that is not wanted any more before it is ready does not stay with the daemon. */
+async function requestAttach(
+  parameters: AttachParameters,
+  socketPath: string,
+  signal: AbortSignal,
+): Promise<DeviceSummary> {
+  const { id } = parameters;
+  const present = await findDevices(socketPath);
+  const isOurs = present.every(({ device }) => device !== id);
   const body = attachBody(parameters);
-  const summary = await controlRequest(socketPath, 'POST', '/v1/devices', body);
-  announce(summary as DeviceSummary, socketPath, flags);
+  try {
+    const summary = await controlRequest(socketPath, 'POST', '/v1/devices', body, signal);
+    return summary as DeviceSummary;
+  } catch (error) {
+    if (signal.aborted && isOurs) await withdraw(id, socketPath);
+    throw error;
+  }
+}
+
+async function withdraw(id: string, socketPath: string): Promise<void> {
+  try {
+    await controlRequest(socketPath, 'POST', devicePath(id, 'detach'));
+  } catch (error) {
+    if (codeOf(error) === 'ERR_DEVICE_UNKNOWN') return;
+    complain(`replaybd: device ${id} stays with the daemon: ${messageOf(error)}`);
+  }
 }
 
 async function serve(

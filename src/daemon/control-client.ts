@@ -5,13 +5,14 @@ import { controlLimits } from '../base/limits.ts';
 /**
  * One request to a daemon's control socket, with its parameters if it takes any; gives the decoded JSON, or the text of what is not
  * JSON (/metrics). Rejects with the daemon's own error code, with ERR_CONTROL_UNREACHABLE when no
- * daemon answers, with ERR_CONTROL_REPLY when what answers is not one.
+ * daemon answers, with ERR_CONTROL_REPLY when what answers is not one, or the signal ends the wait for it.
  */
 export async function controlRequest(
   socketPath: string,
   method: 'GET' | 'POST',
   path: string,
   parameters?: object,
+  signal?: AbortSignal,
 ): Promise<unknown> {
   const client = new Client('http://localhost', {
     socketPath,
@@ -23,6 +24,7 @@ export async function controlRequest(
     const { statusCode, headers, body } = await client.request({
       method,
       path,
+      ...(signal === undefined ? {} : { signal }),
       ...(parameters === undefined ? {} : { body: JSON.stringify(parameters) }),
     });
     const text = await body.text();

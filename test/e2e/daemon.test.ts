@@ -11,6 +11,7 @@ import { leftovers, type ReadyFacts } from '../support/attached.ts';
 import { cli, CliProcess, cliJson, cliOutput, serveRegistry } from '../support/cli.ts';
 import { needs } from '../support/needs.ts';
 import { Scratch, scratchOf } from '../support/scratch.ts';
+import { acceptingPeer } from '../support/silent-peers.ts';
 import { makeTestImage, type TestImage } from '../support/test-image.ts';
 
 // Goal: one daemon serves many devices, which the command line tool attaches, watches and detaches; a
@@ -264,4 +265,37 @@ test('a state folder has one daemon', async (t) => {
   await next.line();
   next.kill('SIGTERM');
   assert.equal((await next.ended).code, 0);
+});
+
+/** Connections that a socket has, as the kernel's table has them beside the socket itself. */
+function clientsOf(socketPath: string): number {
+  const rows = readFileSync('/proc/net/unix', 'utf8').split('\n');
+  return rows.filter((row) => row.endsWith(` ${socketPath}`)).length - 1;
+}
+
+test('a device that is given up before it is ready does not stay with the daemon', async (t) => {
+  const scratch = scratchOf(t);
+  const daemon = await startDaemon(scratch);
+  const { port } = await acceptingPeer(scratch);
+  const args = [
+    ...['attach', '--daemon', '--socket', scratch.path('control'), '--id', 'one'],
+    ...[`http://127.0.0.1:${port}/app:v1`, '--frontend', 'nbd'],
+  ];
+  const first = new CliProcess(scratch, args);
+  while ((await list(scratch)).length === 0) await sleep(20);
+  const second = new CliProcess(scratch, args);
+  while (clientsOf(scratch.path('control')) < 2) await sleep(20);
+  second.kill('SIGINT');
+  assert.equal((await second.ended).code, 130);
+  assert.deepEqual(
+    (await list(scratch)).map(({ state }) => state),
+    ['opening'],
+    'it is not for the second to give up',
+  );
+  first.kill('SIGINT');
+  const { code, stderr } = await first.ended;
+  assert.equal(code, 130, stderr);
+  assert.deepEqual(await list(scratch), []);
+  daemon.kill('SIGTERM');
+  assert.equal((await daemon.ended).code, 0);
 });
