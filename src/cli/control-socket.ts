@@ -7,7 +7,7 @@ import type { BlobCacheStats } from '../blob/cache/blob-cache.ts';
 import type { FetchStats } from '../blob/fetch/fetch-stats.ts';
 import type { AttachmentReport } from '../daemon/attachment.ts';
 import { controlRequest } from '../daemon/control-client.ts';
-import { DAEMON_SOCKET } from '../daemon/daemon.ts';
+import { DAEMON_SOCKET } from '../daemon/daemon-socket.ts';
 import type { DeviceSummary } from '../daemon/served-device.ts';
 import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 

@@ -1,9 +1,9 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { messageOf } from '../base/errors.ts';
-import { startDaemon, type Daemon } from '../daemon/daemon.ts';
+import type { Daemon } from '../daemon/daemon.ts';
 import { tellReady } from '../daemon/readiness.ts';
-import { Service } from '../daemon/service.ts';
+import type { Service } from '../daemon/service.ts';
 import type { ServiceConfig } from '../daemon/service-config.ts';
 import { defaultRuntimeDirectory } from '../frontend/fuse/runtime-directory.ts';
 import { serviceConfigOf } from './registry-options.ts';
@@ -40,6 +40,7 @@ export function register(program: Command): void {
 
 async function daemon(flags: DaemonFlags, command: Command): Promise<void> {
   const config = await serviceConfigOf(flags);
+  const { Service } = await import('../daemon/service.ts');
   const isLevelGiven = command.getOptionValueSource('logLevel') === 'cli';
   const service = new Service({ config, ...(isLevelGiven ? { logLevel: flags.logLevel } : {}) });
   try {
@@ -57,6 +58,7 @@ async function serve(
   service: Service,
   config: ServiceConfig | null,
 ): Promise<void> {
+  const { startDaemon } = await import('../daemon/daemon.ts');
   const { log, notifier } = service;
   const runtime = await openRuntime(flags, log);
   service.watch(runtime);
@@ -75,11 +77,14 @@ async function serve(
     });
     announce(running, flags);
     const ending = AbortSignal.any([signal, failed.signal]);
-    await tellReady(running, { notifier, clock: runtime.clock, log, signal: ending });
-    await untilAborted(ending);
-    notifier.stopping();
-    // A second signal ends the process at once.
-    await running.close();
+    try {
+      await tellReady(running, { notifier, clock: runtime.clock, log, signal: ending });
+      await untilAborted(ending);
+    } finally {
+      notifier.stopping();
+      // A second signal ends the process at once.
+      await running.close();
+    }
   });
 }
 

@@ -1,9 +1,6 @@
 import type { Command } from 'commander';
-import { createLogger } from '../base/log.ts';
-import { runDemo } from '../demo/demo.ts';
-import { demoFigures, formatDemo } from '../demo/report.ts';
 import { positiveNumber } from './arguments.ts';
-import { logLevelOption } from './runtime-options.ts';
+import { createLog, logLevelOption } from './runtime-options.ts';
 import { interruptible } from './terminal.ts';
 
 interface DemoFlags {
@@ -31,13 +28,16 @@ export function register(program: Command): void {
 }
 
 async function demo(flags: DemoFlags): Promise<void> {
+  const { runDemo } = await import('../demo/demo.ts');
+  const { demoFigures, formatDemo } = await import('../demo/report.ts');
+  const log = await createLog(flags);
   const result = await interruptible((signal) =>
     runDemo({
       latencyMs: flags.latency,
       bytesPerSecond: (flags.rate * 1e6) / 8,
       forceNbd: flags.nbd ?? false,
       signal,
-      log: createLogger({ level: flags.logLevel }),
+      log,
       onProgress: (text) => process.stderr.write(`${text} ...\n`),
     }),
   );

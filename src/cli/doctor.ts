@@ -1,8 +1,7 @@
 import { Option, type Command } from 'commander';
 import { FRONT_ENDS, type FrontEndName } from '../daemon/doctor/check-front-ends.ts';
-import { examine, type Diagnosis } from '../daemon/doctor/doctor.ts';
+import type { Diagnosis } from '../daemon/doctor/doctor.ts';
 import { DEFAULT_SERVICE_CONFIG_PATH } from '../daemon/service-config.ts';
-import { createRegistryClient } from '../registry/client.ts';
 import { positiveNumber } from './arguments.ts';
 import { print } from './control-socket.ts';
 import { addRegistryOptions, registryOptions, serviceConfigOf } from './registry-options.ts';
@@ -35,6 +34,8 @@ export function register(program: Command): void {
 
 async function run(flags: DoctorFlags): Promise<void> {
   const { registry: reference } = flags;
+  const { examine } = await import('../daemon/doctor/doctor.ts');
+  const { createRegistryClient } = await import('../registry/client.ts');
   const diagnosis = await examine({
     config: {
       path: flags.config ?? DEFAULT_SERVICE_CONFIG_PATH,

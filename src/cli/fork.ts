@@ -1,6 +1,5 @@
 import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
-import { Attachment } from '../daemon/attachment.ts';
 import { controlRequest } from '../daemon/control-client.ts';
 import type { ForkParameters } from '../daemon/control-parameters.ts';
 import type { ForkFacts } from '../daemon/fork.ts';
@@ -66,6 +65,7 @@ async function forkConfiguration(
   parameters: ForkParameters,
   flags: ForkFlags,
 ): Promise<ForkFacts> {
+  const { Attachment } = await import('../daemon/attachment.ts');
   const runtime = await openRuntime(flags);
   try {
     return await interruptible(async (signal) => {

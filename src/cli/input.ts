@@ -1,9 +1,8 @@
-import { createLogger } from '../base/log.ts';
 import type { Runtime } from '../daemon/runtime.ts';
-import { openWritableImage, type WritableImage } from '../daemon/writable-image.ts';
-import { openInput, type OpenedInput, type RemoteOpener } from '../image/input.ts';
+import type { WritableImage } from '../daemon/writable-image.ts';
+import type { OpenedInput, RemoteOpener } from '../image/input.ts';
 import { closeOnAbort } from './registry-options.ts';
-import { openRuntime, type RuntimeFlags } from './runtime-options.ts';
+import { createLog, openRuntime, type RuntimeFlags } from './runtime-options.ts';
 
 /** Opens what a command was given, for as long as `work` takes. */
 export async function withInput<T>(
@@ -13,6 +12,7 @@ export async function withInput<T>(
   signal?: AbortSignal,
 ): Promise<T> {
   const withOpened = async (openRemote: RemoteOpener): Promise<T> => {
+    const { openInput } = await import('../image/input.ts');
     const input = await openInput(paths, openRemote);
     try {
       return await work(input);
@@ -31,7 +31,8 @@ export async function withWritableImage<T>(
   signal?: AbortSignal,
 ): Promise<T> {
   const withOpened = async (openRemote: RemoteOpener): Promise<T> => {
-    const log = createLogger({ level: flags.logLevel });
+    const { openWritableImage } = await import('../daemon/writable-image.ts');
+    const log = await createLog(flags);
     const image = await openWritableImage(configPath, { openRemote, log });
     try {
       return await work(image);

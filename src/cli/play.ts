@@ -1,7 +1,5 @@
 import type { Command } from 'commander';
 import { readListLimits } from '../base/limits.ts';
-import { Attachment } from '../daemon/attachment.ts';
-import { playReads } from '../daemon/player.ts';
 import { loadReadList, type ListedRead } from '../daemon/read-list.ts';
 import type { Runtime } from '../daemon/runtime.ts';
 import { formatQuality } from '../prefetch/quality.ts';
@@ -56,6 +54,8 @@ async function playOn(
   reads: readonly ListedRead[],
   signal: AbortSignal,
 ): Promise<void> {
+  const { Attachment } = await import('../daemon/attachment.ts');
+  const { playReads } = await import('../daemon/player.ts');
   const attachment = await Attachment.open(runtime, {
     id: 'play',
     target,

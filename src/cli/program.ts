@@ -38,6 +38,8 @@ const MODULES: Readonly<Record<string, string>> = {
   doctor: 'doctor',
 };
 
+const VERSION_FLAGS: ReadonlySet<string> = new Set(['-V', '--version']);
+
 interface CommandModule {
   register(program: Command): void;
 }
@@ -63,12 +65,16 @@ export async function programFor(command: string): Promise<Command> {
     .showHelpAfterError()
     .exitOverride((error) => process.exit(error.exitCode === 1 ? USAGE_EXIT_CODE : error.exitCode));
   // Only what is asked for is loaded: a command's modules take time and memory.
-  const asked = Object.hasOwn(MODULES, command) ? [MODULES[command]] : Object.values(MODULES);
-  for (const name of new Set(asked)) {
+  for (const name of modulesFor(command)) {
     const { register } = (await import(siblingModule(name, import.meta.url).href)) as CommandModule;
     register(program);
   }
   return program;
+}
+
+function modulesFor(command: string): Set<string> {
+  if (VERSION_FLAGS.has(command)) return new Set();
+  return new Set(Object.hasOwn(MODULES, command) ? [MODULES[command]] : Object.values(MODULES));
 }
 
 /** overlaybd's tools write their flags so: --commit_sealed, --compress=false. */

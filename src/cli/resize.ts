@@ -4,8 +4,6 @@ import { ReplaybdError } from '../base/errors.ts';
 import { controlRequest } from '../daemon/control-client.ts';
 import type { ResizeFacts } from '../daemon/served-device.ts';
 import { readImageConfig } from '../image/config.ts';
-import { openInput } from '../image/input.ts';
-import { resizeImage } from '../image/tools/resize.ts';
 import { positiveNumber } from './arguments.ts';
 import {
   deviceFlags,
@@ -78,6 +76,8 @@ async function resizeConfigured(
   sizeBytes: number,
   { serviceConfigPath, ...flags }: Omit<ResizeFlags, 'config' | 'device' | 'socket'>,
 ): Promise<void> {
+  const { openInput } = await import('../image/input.ts');
+  const { resizeImage } = await import('../image/tools/resize.ts');
   const { upper } = await readImageConfig(config);
   if (upper.data === '' || upper.index === '') {
     throw new ReplaybdError(

@@ -1,10 +1,10 @@
 import { Option, type Command } from 'commander';
 import { LOG_LEVELS } from '../base/log-levels.ts';
-import { createLogger, type Logger } from '../base/log.ts';
+import type { Logger } from '../base/log.ts';
 import { defaultCacheFolder } from '../daemon/cache-folder.ts';
 import type { Runtime, RuntimeOptions } from '../daemon/runtime.ts';
 import type { AttachMode } from '../daemon/attachment.ts';
-import { TRACE_FROM, type TraceFrom } from '../daemon/trace-search.ts';
+import { TRACE_FROM, type TraceFrom } from '../daemon/trace-from.ts';
 import { DEFAULT_RENEWAL } from '../trace/store-renewal.ts';
 import { PACKED_MODES, type PackedMode } from '../prefetch/packed-rule.ts';
 import { DEFAULT_SERVICE_CONFIG_PATH, type ServiceConfig } from '../daemon/service-config.ts';
@@ -109,7 +109,7 @@ export function addTraceOptions(command: Command, mode: AttachMode): Command {
  */
 export async function openRuntime(flags: RuntimeFlags, serviceLog?: Logger): Promise<Runtime> {
   const service = await serviceConfigOf(flags);
-  const log = serviceLog ?? createLogger({ level: flags.logLevel });
+  const log = serviceLog ?? (await createLog(flags));
   if (serviceLog === undefined && service !== null && service.ignored.length > 0) {
     const config = flags.config ?? DEFAULT_SERVICE_CONFIG_PATH;
     log.info({ config, keys: service.ignored }, 'keys without an effect here are ignored');
@@ -130,6 +130,12 @@ export async function openRuntime(flags: RuntimeFlags, serviceLog?: Logger): Pro
     ...(otlpEndpoint === null ? {} : { otlpEndpoint }),
     log,
   });
+}
+
+/** The log that the flags ask for. */
+export async function createLog({ logLevel: level }: { logLevel: string }): Promise<Logger> {
+  const { createLogger } = await import('../base/log.ts');
+  return createLogger({ level });
 }
 
 /** Where traces come from, and when they are recorded anew. */

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { uploadFile, type Uploaded } from '../image/tools/upload.ts';
+import type { Uploaded } from '../image/tools/upload.ts';
 import { addRegistryOptions, withRegistry, type RegistryFlags } from './registry-options.ts';
 import { interruptible } from './terminal.ts';
 
@@ -20,6 +20,7 @@ export async function uploadIfAsked(
 ): Promise<Uploaded | null> {
   const { upload } = flags;
   if (upload === undefined) return null;
+  const { uploadFile } = await import('../image/tools/upload.ts');
   return await interruptible((signal) =>
     withRegistry(flags, (client) => uploadFile(client, path, upload, signal), signal),
   );

@@ -1,4 +1,5 @@
-import { Client } from 'undici';
+import { once } from 'node:events';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { codeOf, type ErrorCode, messageOf, ReplaybdError } from '../base/errors.ts';
 import { controlLimits } from '../base/limits.ts';
 
@@ -14,30 +15,45 @@ export async function controlRequest(
   parameters?: object,
   signal?: AbortSignal,
 ): Promise<unknown> {
-  const client = new Client('http://localhost', {
-    socketPath,
-    headersTimeout: controlLimits.replyMsMax,
-    bodyTimeout: controlLimits.replyMsMax,
-    maxResponseSize: controlLimits.replyBytesMax,
-  });
   try {
-    const { statusCode, headers, body } = await client.request({
-      method,
-      path,
-      ...(signal === undefined ? {} : { signal }),
-      ...(parameters === undefined ? {} : { body: JSON.stringify(parameters) }),
-    });
-    const text = await body.text();
-    const isJson = headers['content-type'] === 'application/json';
-    const value: unknown = isJson ? JSON.parse(text) : text;
-    if (statusCode === 200) return value;
-    throw remoteError(value, `${socketPath}: ${method} ${path}: HTTP status ${statusCode}`);
+    const body = parameters === undefined ? '' : JSON.stringify(parameters);
+    const { status, type, text } = await exchange({ socketPath, method, path, body, signal });
+    const value: unknown = type === 'application/json' ? JSON.parse(text) : text;
+    if (status === 200) return value;
+    throw remoteError(value, `${socketPath}: ${method} ${path}: HTTP status ${status}`);
   } catch (error) {
     if (error instanceof ReplaybdError) throw error;
     throw unreachable(socketPath, error);
-  } finally {
-    await client.destroy();
   }
+}
+
+interface Exchange {
+  socketPath: string;
+  method: string;
+  path: string;
+  body: string;
+  signal: AbortSignal | undefined;
+}
+
+/** One request over a connection of its own. Node's client: another takes longer to load than to ask. */
+async function exchange({ body, signal, ...target }: Exchange) {
+  const { replyMsMax: timeout, replyBytesMax } = controlLimits;
+  const options = { ...target, timeout, agent: false };
+  const request = httpRequest(signal === undefined ? options : { ...options, signal });
+  request.on('timeout', () => request.destroy(new Error(`no answer within ${timeout} ms`)));
+  // What goes wrong once there is a response is the response's to tell.
+  request.on('error', () => undefined);
+  request.end(body);
+  const [response] = (await once(request, 'response')) as [IncomingMessage];
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of response as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > replyBytesMax) throw new Error(`more than ${replyBytesMax} bytes`);
+    chunks.push(chunk);
+  }
+  const text = Buffer.concat(chunks).toString('utf8');
+  return { status: response.statusCode, type: response.headers['content-type'], text };
 }
 
 function remoteError(value: unknown, fallback: string): ReplaybdError {

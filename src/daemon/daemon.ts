@@ -9,6 +9,7 @@ import { VHOST_USER_SOCKET_SUFFIX } from '../frontend/vhost-user/limits.ts';
 import { attachDefaults } from './attach-parameters.ts';
 import type { AuditSink } from './audit-log.ts';
 import { startControl, type Control } from './control.ts';
+import { DAEMON_SOCKET } from './daemon-socket.ts';
 import { DAEMON_PARTS, type DaemonContext, type DaemonPart } from './daemon-parts.ts';
 import { DeviceStore } from './device-store.ts';
 import { deviceHandlers } from './device-handlers.ts';
@@ -17,8 +18,6 @@ import { containFaults } from './faults.ts';
 import type { Runtime } from './runtime.ts';
 import type { ServiceConfig } from './service-config.ts';
 
-/** The daemon's control socket in the runtime directory. */
-export const DAEMON_SOCKET = 'daemon.socket';
 /** The folder of the devices beside it: whoever has the socket has the devices. */
 const STATE_SUFFIX = '.devices';
 

@@ -20,7 +20,7 @@ import type { OtlpSpans } from './otlp.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
 import { SharedStacks } from './shared-stacks.ts';
 import { Ticker } from './ticker.ts';
-import type { TraceFrom } from './trace-search.ts';
+import type { TraceFrom } from './trace-from.ts';
 import { WriteMetrics } from './write-counts.ts';
 
 export interface RuntimeOptions {

@@ -5,7 +5,7 @@ import { JsonObject } from '../base/json-object.ts';
 import { fetchLimits, serviceConfigLimits } from '../base/limits.ts';
 import { LOG_LEVELS, type LogLevel } from '../base/log-levels.ts';
 import { PACKED_MODES, type PackedMode } from '../prefetch/packed-rule.ts';
-import { TRACE_FROM, type TraceFrom } from './trace-search.ts';
+import { TRACE_FROM, type TraceFrom } from './trace-from.ts';
 import { SERVICE_KEYS, type ServiceKey } from './service-config-keys.ts';
 
 /** Where overlaybd keeps its own service configuration. */

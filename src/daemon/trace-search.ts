@@ -9,10 +9,6 @@ import type { Trace, TraceWorkload } from '../trace/trace.ts';
 import type { ImageDescription } from './image-description.ts';
 import type { Runtime } from './runtime.ts';
 
-/** Where a trace is looked for that nobody named. */
-export const TRACE_FROM = ['any', 'store', 'registry'] as const;
-export type TraceFrom = (typeof TRACE_FROM)[number];
-
 /** A trace of an older image of the same repository. */
 export interface OlderTrace {
   readonly trace: Trace;

@@ -1,0 +1,2 @@
+/** The daemon's control socket in the runtime directory. */
+export const DAEMON_SOCKET = 'daemon.socket';
