@@ -1,5 +1,6 @@
 import { writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { codeOf } from '../../src/base/errors.ts';
 import { openLocalBlob } from '../../src/blob/local-blob.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { SECTOR_BYTES } from '../../src/base/limits.ts';
@@ -33,21 +34,33 @@ async function main(
   fatalStep: string,
 ): Promise<void> {
   const device = await openConfigured(`${folder}/config.v1.json`);
-  const tell = (text: string): void => void writeSync(1, `${text}\n`);
   const onStep = async (step: SnapshotStep): Promise<void> => {
     if (step === fatalStep) process.kill(process.pid, 'SIGKILL');
     // A write in the middle of it, which waits or goes to the new layer.
     if (step === 'switched') await device.writer.flush();
   };
   for (const op of crashOps(seed, firstOp)) {
-    tell(String(op.number));
+    await tell(String(op.number));
     const offset = op.lba * SECTOR_BYTES;
     if (op.kind === 'write') await device.writer.write(offset, sectorsOf(op), false);
     else if (op.kind === 'discard') await device.writer.discard(offset, op.sectors * SECTOR_BYTES);
     else if (op.kind === 'flush') await device.writer.flush();
     else await device.snapshot({ ...pathsIn(folder, `upper${op.number}`), onStep });
-    if (op.kind === 'flush' || op.kind === 'snapshot') tell(`f${op.number}`);
+    if (op.kind === 'flush' || op.kind === 'snapshot') await tell(`f${op.number}`);
     if (op.number % 50 === 0) await sleep(1);
+  }
+}
+
+/** A line is written before this resolves; a reader that is slow has the pipe full for a while. */
+async function tell(text: string): Promise<void> {
+  for (;;) {
+    try {
+      writeSync(1, `${text}\n`);
+      return;
+    } catch (error) {
+      if (codeOf(error) !== 'EAGAIN') throw error;
+      await sleep(1);
+    }
   }
 }
 
