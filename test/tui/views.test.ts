@@ -450,6 +450,8 @@ test('ink draws the rows, hands keys over, takes a filter, and ends on q', async
   const filtered = await type('4', '/large', '.so', '\r');
   assert.match(filtered, /1 of 3 files/, 'a filter that comes with its slash');
   assert.match(await type('3'), /LAYER +DIGEST/);
+  const behind = await type('4', '/', '2', '\r3', '4', '/', '\u007f', 'on\r3');
+  assert.match(behind, /LAYER +DIGEST/, 'keys that come together with Enter');
   assert.match(await type('?'), /Any key goes back/);
   assert.match(await type('x', '\u001b[Z'), /records by address/);
   assert.doesNotMatch(await type('1', '/', 'b', '\r'), /filter:/, 'nothing to filter there');

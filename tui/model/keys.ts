@@ -30,12 +30,15 @@ const CONTROLS: Readonly<Record<string, string>> = { '\r': 'enter', '\t': 'tab' 
  * view knows is left out.
  */
 export function keyNames(input: string, key: KeyEvent): string[] {
-  const [...characters] = input;
-  if (characters.length > 1) {
-    return characters.map((character) => CONTROLS[character] ?? VIM[character] ?? character);
-  }
+  const names = characterNames(input);
+  if (names.length > 1) return names;
   const name = keyName(input, key);
   return name === '' ? [] : [name];
+}
+
+/** The same of characters that came together. */
+export function characterNames(input: string): string[] {
+  return [...input].map((character) => CONTROLS[character] ?? VIM[character] ?? character);
 }
 
 function keyName(input: string, key: KeyEvent): string {
