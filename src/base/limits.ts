@@ -153,6 +153,10 @@ export const registryLimits = {
   /** Boundary and headers before each range of a multipart answer. */
   partHeaderBytesMax: 4096,
   referrerPagesMax: 16,
+  /** Tags of a repository that are listed: so many in all, at a time, and so many times. */
+  tagsMax: 8000,
+  tagsPerPage: 1000,
+  tagPagesMax: 8,
   /** Repositories, tokens and redirect targets remembered; the oldest goes first. */
   rememberedMax: 4096,
   /** How long a request waits for another to find out how its repository or blob is reached. */

@@ -42,8 +42,10 @@ export const traceStoreLimits = {
   runsMax: 8,
   /** Traces looked at for one of the same repository and workload. */
   olderLookedAtMax: 4096,
-  /** Older images of which the registry is asked for traces. */
+  /** Older images of the store's that are tried: of those with a trace, and of those without. */
   olderImagesMax: 3,
+  /** Tags of the repository whose images are looked at for one. */
+  olderTagsMax: 8,
   /** How long a trace may be looked for while a device is in use. */
   searchMsMax: 30_000,
   /** Temporary files older than this were left by a crash. */

@@ -9,12 +9,13 @@ import type { Trace } from '../trace/trace.ts';
 import type { AttachmentOptions } from './attachment.ts';
 import type { ImageDescription } from './image-description.ts';
 import { LaterReplay } from './later-replay.ts';
+import { olderTraces } from './older-traces.ts';
 import { replayTrace } from './open-image.ts';
 import { packedChoice } from './packed-replay.ts';
 import { traceImageOf } from './foreign-trace.ts';
 import { rebaseForImage } from './rebase-image.ts';
 import type { Runtime } from './runtime.ts';
-import { olderTrace, repositoryOf, traceFromRegistry } from './trace-search.ts';
+import { repositoryOf, traceFromRegistry } from './trace-search.ts';
 
 /** A trace that was found while the device served reads. */
 export interface FoundTrace {
@@ -95,14 +96,16 @@ export class SoughtReplay {
   async #fromOlder(signal: AbortSignal): Promise<FoundTrace | null> {
     if (this.#options.mode !== 'auto') return null;
     const { workload } = this.#options;
-    const older = await olderTrace(this.#runtime, this.#image, workload, signal);
-    const stack = older === null ? null : await this.#opening;
-    if (older === null || stack === null) return null;
-    const { name } = this.#image;
-    const target = { name, image: traceImageOf(this.#image, this.#blobs, stack), stack };
-    const { trace, reference } = older;
-    const rebased = await rebaseForImage(this.#runtime, target, trace, reference, signal);
-    return rebased === null ? null : { trace: rebased.trace, source: 'older' };
+    for await (const older of olderTraces(this.#runtime, this.#image, workload, signal)) {
+      const stack = await this.#opening;
+      if (stack === null) return null;
+      const { name } = this.#image;
+      const target = { name, image: traceImageOf(this.#image, this.#blobs, stack), stack };
+      const { trace, reference } = older;
+      const rebased = await rebaseForImage(this.#runtime, target, trace, reference, signal);
+      if (rebased !== null) return { trace: rebased.trace, source: 'older' };
+    }
+    return null;
   }
 
   async #keep(trace: Trace, bytes: Uint8Array): Promise<void> {

@@ -42,6 +42,7 @@ import { deleteReferrer, listReferrers, pushManifest, pushReferrer } from './ref
 import { Remembered } from './remembered.ts';
 import { Session } from './session.ts';
 import { statusError } from './status-error.ts';
+import { listTags } from './tags.ts';
 import { TokenService } from './token.ts';
 import { Transport, type TransportOptions } from './transport.ts';
 
@@ -104,6 +105,8 @@ export interface RegistryClient {
     artifactType?: string,
     signal?: AbortSignal,
   ): Promise<Descriptor[]>;
+  /** The repository's tags, as far as `registryLimits` allow; none where the registry lists none. */
+  listTags(name: RepositoryName, signal?: AbortSignal): Promise<string[]>;
   /**
    * Removes a manifest that refers to another, and says so where that is listed by a tag. Throws
    * ERR_REGISTRY_DELETE where the registry does not allow it.
@@ -234,6 +237,10 @@ class Client implements RegistryClient {
     signal?: AbortSignal,
   ) {
     return listReferrers(this.#session, this.repository(name), digest, artifactType, signal);
+  }
+
+  async listTags(name: RepositoryName, signal?: AbortSignal) {
+    return listTags(this.#session, this.repository(name), signal);
   }
 
   async deleteReferrer(name: RepositoryName, subject: string, digest: string) {

@@ -46,3 +46,10 @@ export function contentLength(
   const value = header(headers, 'content-length');
   return value !== null && /^\d{1,15}$/.test(value) ? Number(value) : null;
 }
+
+/** `Link: <url>; rel="next"` (RFC 8288), only within the registry's own origin. */
+export function nextPage(url: URL, link: string | null): URL | null {
+  const match = /<([^>]{1,2048})>\s*;\s*rel="?next"?/.exec(link ?? '');
+  const next = match === null ? null : URL.parse(match[1] ?? '', url.href);
+  return next?.origin === url.origin ? next : null;
+}

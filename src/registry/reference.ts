@@ -53,7 +53,7 @@ export function parseReference(text: string): ImageReference {
   if (scheme !== null && !hasHost) throw badReference(text, 'a host and a repository after ://');
   const { repository, tag } = splitTag(hasHost ? named.slice(slash + 1) : named);
   const host = (hasHost ? first : 'docker.io').toLowerCase();
-  if (tag !== null && !TAG.test(tag)) throw badReference(text, 'a tag of letters, digits, . _ -');
+  if (tag !== null && !isTag(tag)) throw badReference(text, 'a tag of letters, digits, . _ -');
   const address = toAddress(scheme, host, repository);
   if (address === null) throw badReference(text, 'host[:port]/repository[:tag][@digest]');
   return { ...address, tag, digest };
@@ -80,6 +80,11 @@ export function parseRepositoryAddress(text: string): RepositoryAddress {
 /** Whether the distribution specification allows the name. */
 export function isRepositoryName(text: string): boolean {
   return text.length <= REPOSITORY_MAX && REPOSITORY.test(text);
+}
+
+/** Whether the distribution specification allows the tag. */
+export function isTag(text: string): boolean {
+  return TAG.test(text);
 }
 
 /** overlaybd's `repoBlobUrl` of a repository. */

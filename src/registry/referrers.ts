@@ -2,7 +2,7 @@ import { registryLimits } from '../base/limits.ts';
 import { CollectingSink } from './collect.ts';
 import { assertDigest, digestHex, digestOf } from './digest.ts';
 import { publicUrl, RegistryError } from './errors.ts';
-import { header } from './headers.ts';
+import { header, nextPage } from './headers.ts';
 import {
   isIndex,
   mediaTypes,
@@ -207,11 +207,4 @@ async function askReferrers(
     url = nextPage(url, header(head.headers, 'link'));
   }
   return found;
-}
-
-/** `Link: <url>; rel="next"` (RFC 8288), only within the registry's own origin. */
-function nextPage(url: URL, link: string | null): URL | null {
-  const match = /<([^>]{1,2048})>\s*;\s*rel="?next"?/.exec(link ?? '');
-  const next = match === null ? null : URL.parse(match[1] ?? '', url.href);
-  return next?.origin === url.origin ? next : null;
 }

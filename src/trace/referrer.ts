@@ -140,8 +140,31 @@ export async function pullTrace(
   signal?: AbortSignal,
 ): Promise<PulledTrace | null> {
   const reference = typeof image === 'string' ? parseReference(image) : image;
-  const [latest] = (await listTraces(registry, reference, signal)).filter(
-    (found) => workload === undefined || found.annotations?.[WORKLOAD_ANNOTATION] === workload,
+  const traces = await listTraces(registry, reference, signal);
+  return await pullLatest(registry, reference, traces, workload, signal);
+}
+
+/** As `pullTrace`, of the image whose manifest, not an index, has this digest. */
+export async function pullTraceOf(
+  registry: TraceRegistry,
+  reference: ImageReference,
+  digest: string,
+  workload: string,
+  signal?: AbortSignal,
+): Promise<PulledTrace | null> {
+  const traces = await tracesOf(registry, reference, digest, signal);
+  return await pullLatest(registry, { ...reference, digest }, traces, workload, signal);
+}
+
+async function pullLatest(
+  registry: TraceRegistry,
+  reference: ImageReference,
+  traces: readonly Descriptor[],
+  workload?: string,
+  signal?: AbortSignal,
+): Promise<PulledTrace | null> {
+  const latest = traces.find(
+    ({ annotations }) => workload === undefined || annotations?.[WORKLOAD_ANNOTATION] === workload,
   );
   if (latest === undefined) return null;
   const options = signal === undefined ? {} : { signal };
@@ -167,6 +190,15 @@ export async function listTraces(
 ): Promise<Descriptor[]> {
   const reference = typeof image === 'string' ? parseReference(image) : image;
   const { digest } = await registry.getManifest(reference, signal === undefined ? {} : { signal });
+  return await tracesOf(registry, reference, digest, signal);
+}
+
+async function tracesOf(
+  registry: TraceRegistry,
+  reference: ImageReference,
+  digest: string,
+  signal?: AbortSignal,
+): Promise<Descriptor[]> {
   const found = await registry.listReferrers(reference, digest, TRACE_ARTIFACT_TYPE, signal);
   return found.sort((a, b) => compare(createdAt(b), createdAt(a)) || compare(a.digest, b.digest));
 }

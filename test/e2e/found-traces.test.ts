@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { cpSync, existsSync, rmSync } from 'node:fs';
 import { after, before, test } from 'node:test';
+import type { Attached } from '../support/attached.ts';
 import { BOTH, FIRST, onlyTrace, runImage, startImage, storedTraces } from '../support/auto-run.ts';
 import { cli, cliJson, cliOutput, serveRegistry } from '../support/cli.ts';
 import { nbdRead } from '../support/nbd-read.ts';
@@ -23,6 +24,34 @@ before(async () => {
 after(() => fixture.close());
 
 const WORDS = ['--workload', '/bin/app'];
+
+async function buildImage(
+  scratch: Scratch,
+  reference: string,
+  rootfs: readonly string[],
+): Promise<void> {
+  await cliOutput(scratch, [
+    ...['image', 'build', '--push', reference, '--virtual-size', String(64 / 1024)],
+    ...rootfs.flatMap((folder) => ['--rootfs', folder]),
+  ]);
+}
+
+/** Of the next version: the base layer is the same, the one above it is another. */
+function nextRootfs(scratch: Scratch): string[] {
+  const rootfs = [fixture.path('rootfs0'), scratch.path('rootfs1')];
+  cpSync(fixture.path('rootfs1'), rootfs[1], { recursive: true });
+  rmSync(scratch.path('rootfs1', 'modules/eslint/README.md'));
+  return rootfs;
+}
+
+/** Keeps reading until a trace was found. */
+async function untilReplayed(scratch: Scratch, attached: Attached): Promise<void> {
+  const mode = async () => {
+    const stats = ['stats', '--socket', attached.ready.control];
+    return (await cliJson<{ mode: string }>(scratch, stats)).mode;
+  };
+  while ((await mode()) !== 'replay') await nbdRead(scratch.path('nbd'), 0, 4096);
+}
 
 test('workloads of one image coexist, here and in the registry', async (t) => {
   const scratch = scratchOf(t);
@@ -87,22 +116,9 @@ test("a new image replays an older one's trace while it records its own", async 
   await runImage(scratch, image, { read: BOTH });
   const [old] = await storedTraces(scratch);
   const target = `${url}/e2e/image:v2`;
-  // The base layer is the same; the one above it is another.
-  const rootfs = [fixture.path('rootfs0'), scratch.path('rootfs1')];
-  cpSync(fixture.path('rootfs1'), rootfs[1], { recursive: true });
-  rmSync(scratch.path('rootfs1', 'modules/eslint/README.md'));
-  await cliOutput(scratch, [
-    ...['image', 'build', '--push', target, '--virtual-size', String(64 / 1024)],
-    ...rootfs.flatMap((folder) => ['--rootfs', folder]),
-  ]);
+  await buildImage(scratch, target, nextRootfs(scratch));
   const attached = await startImage(scratch, target);
-  const stats = async () => {
-    const answer = await cliJson<{ mode: string }>(scratch, [
-      ...['stats', '--socket', attached.ready.control],
-    ]);
-    return answer.mode;
-  };
-  while ((await stats()) !== 'replay') await nbdRead(scratch.path('nbd'), 0, 4096);
+  await untilReplayed(scratch, attached);
   await nbdRead(scratch.path('nbd'), BOTH.offset, BOTH.length);
   const report = await attached.detach();
   assert.equal(report.trace?.source, 'older');
@@ -113,4 +129,28 @@ test("a new image replays an older one's trace while it records its own", async 
   assert.ok(existsSync(old.path));
   const again = await startImage(scratch, target);
   assert.equal((await again.detach()).trace?.source, 'store');
+});
+
+test("a host that knows nothing finds an older image's trace by the repository's tags", async (t) => {
+  const first = scratchOf(t);
+  const repository = `${url}/e2e/upgraded`;
+  const rootfs = [fixture.path('rootfs0'), fixture.path('rootfs1')];
+  await buildImage(first, `${repository}:v1`, rootfs);
+  const recording = await startImage(first, `${repository}:v1`, WORDS);
+  await nbdRead(first.path('nbd'), BOTH.offset, BOTH.length);
+  assert.equal((await recording.detach()).mode, 'record');
+  const dir = ['--trace-dir', first.path('traces')];
+  await cliOutput(first, ['trace', 'push', `${repository}:v1`, ...WORDS, ...dir]);
+  await buildImage(first, `${repository}:v2`, nextRootfs(first));
+
+  const other = scratchOf(t);
+  assert.deepEqual(await storedTraces(other), []);
+  const attached = await startImage(other, `${repository}:v2`, WORDS);
+  await untilReplayed(other, attached);
+  await nbdRead(other.path('nbd'), BOTH.offset, BOTH.length);
+  const report = await attached.detach();
+  assert.equal(report.trace?.source, 'older');
+  assert.ok((report.replay?.requests ?? 0) > 0, JSON.stringify(report.replay));
+  const own = await onlyTrace(other);
+  assert.deepEqual([own.image, own.origin], [`${repository}:v2`, 'recorded']);
 });

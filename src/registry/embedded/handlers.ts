@@ -21,16 +21,14 @@ export interface HandlerContext {
 
 /** Answers everything under /v2/<repository>/. */
 export async function handle(context: HandlerContext): Promise<Reply> {
-  const { route, request, store } = context;
+  const { route, request } = context;
   const isRead = request.method === 'GET' || request.method === 'HEAD';
   if (route.kind === 'blob' && isRead) return readBlob(context);
   if (route.kind === 'manifest' && isRead) return readManifest(context);
   if (route.kind === 'manifest' && request.method === 'PUT') return writeManifest(context);
   if (route.kind === 'manifest' && request.method === 'DELETE') return deleteManifest(context);
   if (route.kind === 'upload') return writeUpload(context);
-  if (route.kind === 'tags' && isRead) {
-    return jsonReply(200, { name: route.repository, tags: store.tags(route.repository) });
-  }
+  if (route.kind === 'tags' && isRead) return readTags(context);
   if (route.kind === 'referrers' && isRead && context.hasReferrers) return readReferrers(context);
   return errorReply(404, 'UNSUPPORTED');
 }
@@ -165,6 +163,19 @@ function readReferrers({ store, route, query }: HandlerContext): Reply {
   if (wanted !== null) headers['oci-filters-applied'] = 'artifactType';
   const index = { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests };
   return jsonReply(200, index, headers);
+}
+
+/** A page of `n` tags behind `last` (specification, "Listing Tags"); all of them without `n`. */
+function readTags({ store, route, query }: HandlerContext): Reply {
+  const { repository } = route;
+  const last = query.get('last') ?? '';
+  const rest = store.tags(repository).filter((tag) => tag > last);
+  const count = /^[1-9]\d{0,8}$/.test(query.get('n') ?? '') ? Number(query.get('n')) : rest.length;
+  const tags = rest.slice(0, count);
+  const next = `/v2/${repository}/tags/list?n=${count}&last=${tags.at(-1) ?? ''}`;
+  const headers: Record<string, string> =
+    rest.length > count ? { link: `<${next}>; rel="next"` } : {};
+  return jsonReply(200, { name: repository, tags }, headers);
 }
 
 async function writeUpload(context: HandlerContext): Promise<Reply> {
