@@ -74,6 +74,10 @@ export class MemoryBlob implements Blob {
     return { cached: 0, prefetched: 0, late: 0, demand: 0 };
   }
 
+  touchedIn(_offset: number, _length: number): number {
+    return 0;
+  }
+
   async close(): Promise<void> {
     await Promise.resolve();
   }

@@ -73,6 +73,9 @@ export interface Blob {
    */
   touch(offset: number, length: number): TouchedBytes;
 
+  /** Of a range within the blob, the bytes that `touch` has counted so far. */
+  touchedIn(offset: number, length: number): number;
+
   close(): Promise<void>;
 }
 

@@ -33,6 +33,7 @@ export async function openLocalBlob(path: string): Promise<Blob> {
       ensure: () => Promise.resolve(),
       drop: () => false,
       touch: (offset, length) => ledger.touch(offset, length, () => 'cached'),
+      touchedIn: (offset, length) => ledger.touchedIn(offset, length),
       close: async () => map.unmap(),
     };
   } finally {

@@ -28,6 +28,16 @@ export class TouchLedger {
     return counts;
   }
 
+  /** Of a range, the bytes that were touched, in whole granules. */
+  touchedIn(offset: number, length: number): number {
+    const aligned = alignToGranules({ offset, length }, this.#sizeBytes);
+    const end = Math.ceil(rangeEnd(aligned) / GRANULE_BYTES);
+    const granules = this.#touched.countRange(aligned.offset / GRANULE_BYTES, end);
+    const isLastTouched = granules > 0 && this.isTouched(end - 1);
+    const missingBytes = isLastTouched ? GRANULE_BYTES - this.bytesOf(end - 1) : 0;
+    return granules * GRANULE_BYTES - missingBytes;
+  }
+
   isTouched(granule: number): boolean {
     return this.#touched.test(granule);
   }

@@ -79,7 +79,7 @@ export function addTraceSettings(command: Command): Command {
     )
     .option(
       '--coverage-min <share>',
-      `auto records a trace anew below this coverage (default: ${DEFAULT_RENEWAL.coverageMin})`,
+      `auto records anew a trace that plans less of a run (default: ${DEFAULT_RENEWAL.coverageMin})`,
       share,
     )
     .option('--trace-max-age-days <days>', 'auto records an older trace anew', positiveNumber)

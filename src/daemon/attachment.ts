@@ -114,8 +114,7 @@ export class Attachment {
       this.#recording = this.#record(options, 0, save);
     }
     this.#keeper.watch(
-      this.quality,
-      () => this.replay,
+      { quality: this.quality, waits: this.#waits, blobs, replay: () => this.replay },
       (limits, save) => this.#record({ ...options, ...limits, checkpointMs: Infinity }, 0, save),
     );
     this.#drain.setEnabled(true);
@@ -339,7 +338,7 @@ export class Attachment {
       try {
         this.#drainTap();
       } finally {
-        await this.#keeper.close(this.quality, this.replay);
+        await this.#keeper.close();
       }
       if (this.recording !== null) await this.stopRecording('detach');
       return this.report();
@@ -419,7 +418,7 @@ export class Attachment {
     this.#takeEntries();
     this.#waits.settle(nowUs);
     this.recording?.tick();
-    this.#keeper.tick();
+    this.#keeper.tick(nowUs);
     this.#spans.tick();
     if (this.#spans.isOpen) return -Infinity;
     return Math.min(this.recording?.dueMs ?? Infinity, this.#keeper.dueMs);
@@ -430,6 +429,7 @@ export class Attachment {
       this.#accessUs = timeUs;
       if (!hit) this.#waits.onMissEntry(timeUs, offset);
       this.#spans.onRead(timeUs, hit);
+      this.#keeper.beforeRead(timeUs);
       this.quality.onAccess(offset, length, hit);
       this.recording?.access(timeUs, offset, length);
       this.#keeper.access(timeUs, offset, length);

@@ -145,7 +145,11 @@ export const SERVICE_KEYS: readonly ServiceKey[] = [
     'where a trace is looked for that is not named: `store`, `registry` or `any` (`any`)',
   ),
   honoured('replaybd.renewTraces', 'boolean', 'mode `auto` records stale traces anew (true)'),
-  honoured('replaybd.coverageMin', 'share', 'below this coverage a trace is stale, 0 to 1 (0.8)'),
+  honoured(
+    'replaybd.coverageMin',
+    'share',
+    'a trace that plans a smaller share of a run is stale, 0 to 1 (0.8)',
+  ),
   honoured(
     'replaybd.traceMaxAgeDays',
     'positive',

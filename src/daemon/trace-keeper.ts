@@ -2,20 +2,18 @@ import { writeFileAtomic } from '../base/atomic-file.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Blob } from '../blob/blob.ts';
 import type { Stack } from '../image/stack.ts';
+import { touchedOfPlan } from '../prefetch/planned-touches.ts';
 import type { QualityMeter, QualitySnapshot } from '../prefetch/quality.ts';
 import type { Replay } from '../prefetch/replay.ts';
 import { recordsIn } from '../trace/overlaybd/any-trace.ts';
 import type { Recording } from '../trace/recording.ts';
+import { ReplayWindow } from '../trace/replay-window.ts';
 import { readFacts, updateFacts } from '../trace/store-catalog.ts';
 import type { ReplayRun, TraceFacts } from '../trace/store-facts.ts';
-import {
-  isGoodRecording,
-  measureUs,
-  renewalReason,
-  type RenewalReason,
-} from '../trace/store-renewal.ts';
+import { isGoodRecording, renewalReason, type RenewalReason } from '../trace/store-renewal.ts';
 import { imageKey } from '../trace/store.ts';
-import { isTruncated, sectorsIn, type Trace } from '../trace/trace.ts';
+import { emptyPlan, isTruncated, sectorsIn, type Trace } from '../trace/trace.ts';
+import type { WaitLog } from '../trace/wait-log.ts';
 import type { AttachmentOptions } from './attachment.ts';
 import type { ChosenMode } from './choose-mode.ts';
 import type { ImageDescription } from './image-description.ts';
@@ -26,6 +24,15 @@ import { repositoryOf } from './trace-search.ts';
 /** A trace is recorded anew for so many times as long as the old one was. */
 const RENEWAL_LENGTHS = 2;
 const RENEWAL_MS_MIN = 10_000;
+
+/** A device as it is measured. */
+export interface WatchedDevice {
+  readonly quality: QualityMeter;
+  readonly waits: Pick<WaitLog, 'waitedUs'>;
+  /** Those of the image's layers, bottom first. */
+  readonly blobs: readonly Pick<Blob, 'sizeBytes' | 'touchedIn'>[];
+  readonly replay: () => Replay | null;
+}
 
 /** Begins a recording beside a replay. */
 export type RecordAnew = (
@@ -47,11 +54,15 @@ export class TraceKeeper {
   readonly #chosen: ChosenMode;
   /** The image's; '' where layers have no digests that a trace could be kept by. */
   readonly #key: string;
-  readonly #end = new AbortController();
   #facts: TraceFacts | null = null;
   #recording: Recording | null = null;
   #isRenewed = false;
+  #device: WatchedDevice | null = null;
+  /** Null when there is nothing to measure any more. */
+  #window: ReplayWindow | null = null;
+  #windowDueMs = Infinity;
   #isMeasured = false;
+  #remembering: Promise<void> | null = null;
 
   constructor(
     runtime: Runtime,
@@ -103,10 +114,11 @@ export class TraceKeeper {
   }
 
   /** The device is open: measures its replay, and records anew if that is due. */
-  watch(quality: QualityMeter, replay: () => Replay | null, recordAnew: RecordAnew): void {
+  watch(device: WatchedDevice, recordAnew: RecordAnew): void {
     const { trace, source } = this.#chosen;
+    this.#device = device;
     if (source === 'store' && trace?.kind === 'replaybd') {
-      void this.#measureLater(trace.trace, quality, replay);
+      this.#window = new ReplayWindow(trace.trace);
     }
     if (this.renewal === null || this.#facts === null) return;
     const { renewing, log } = this.#runtime;
@@ -127,18 +139,25 @@ export class TraceKeeper {
     log.info({ trace: this.#chosen.tracePath, reason: this.renewal }, 'the trace is recorded anew');
   }
 
+  /** A read is about to be accounted: before the first one that is no part of it, the run is measured. */
+  beforeRead(timeUs: number): void {
+    this.#look(timeUs);
+  }
+
   /** A read, as Recording.access takes it. */
   access(timeUs: number, offset: number, length: number): void {
     this.#recording?.access(timeUs, offset, length);
   }
 
-  tick(): void {
+  /** `nowUs` by the clock of the reads. */
+  tick(nowUs: number): void {
     this.#recording?.tick();
+    this.#look(nowUs);
   }
 
   /** See Recording.dueMs. */
   get dueMs(): number {
-    return this.#recording?.dueMs ?? Infinity;
+    return Math.min(this.#recording?.dueMs ?? Infinity, this.#windowDueMs);
   }
 
   /** Keeps what a device recorded from its start, unless a trace was found meanwhile. */
@@ -163,18 +182,17 @@ export class TraceKeeper {
   }
 
   /** The device is closed: ends the recording, and remembers how the replay went. Never rejects. */
-  async close(quality: QualityMeter, replay: Replay | null): Promise<void> {
-    this.#end.abort();
+  async close(): Promise<void> {
     const recording = this.#recording;
     if (recording !== null) {
       await recording.stop('detach').catch((error: unknown) => this.#warn(error));
       this.#runtime.renewing.delete(this.#name);
     }
+    await this.#remembering;
     if (this.#isMeasured || this.#isRenewed) return;
-    if (this.#chosen.source === 'store') await this.#remember(quality.snapshot(), replay);
+    if (this.#chosen.source === 'store') await this.#remember(this.#run());
     // What was read before the trace was found says nothing of the trace.
-    else if (this.sought?.found?.source === 'registry')
-      await this.#remember(quality.snapshot(), null);
+    else if (this.sought?.found?.source === 'registry') await this.#remember(null);
   }
 
   /** A recording takes the old trace's place, if it is as good as one. */
@@ -195,30 +213,40 @@ export class TraceKeeper {
     }
   }
 
-  async #measureLater(
-    trace: Trace,
-    quality: QualityMeter,
-    replay: () => Replay | null,
-  ): Promise<void> {
-    const { clock } = this.#runtime;
-    try {
-      await clock.sleep(Math.min(measureUs(trace) / 1000, SLEEP_MS_MAX), this.#end.signal);
-    } catch {
-      return;
-    }
+  /** Measures the run once its window is over. */
+  #look(timeUs: number): void {
+    if (this.#window === null || this.#device === null) return;
+    const { quality, waits } = this.#device;
+    const { touchedBytes } = quality;
+    const look = { timeUs, touchedBytes, waitedUs: waits.waitedUs(timeUs) };
+    const isOver = this.#window.isOver(look);
+    const restMs = this.#window.restUs(look) / 1000;
+    this.#windowDueMs = this.#runtime.clock.nowMs() + restMs;
+    if (!isOver) return;
+    this.#window = null;
+    this.#windowDueMs = Infinity;
     this.#isMeasured = true;
-    await this.#remember(quality.snapshot(), replay());
+    this.#remembering = this.#remember(this.#run());
   }
 
-  /** What went wrong on the way, or was not allowed, is no fault of the trace's. */
-  async #remember(quality: QualitySnapshot, replay: Replay | null): Promise<void> {
+  /** What went wrong on the way, or was not allowed, is no fault of the trace's: null. */
+  #run(): ReplayRun | null {
+    if (this.#device === null) return null;
+    const { quality, blobs, replay } = this.#device;
+    const end = replay()?.end;
+    if (end === undefined || end === 'failed' || end === 'budget') return null;
+    const { trace } = this.#chosen;
+    const plan = trace?.kind === 'replaybd' ? trace.trace.plan : emptyPlan;
+    const plannedBytes = touchedOfPlan(plan, blobs);
+    return runOf(quality.snapshot(), plannedBytes, Math.floor(this.#runtime.clock.wallMs()));
+  }
+
+  async #remember(run: ReplayRun | null): Promise<void> {
     const nowMs = Math.floor(this.#runtime.clock.wallMs());
-    const isFair = replay !== null && replay.end !== 'failed' && replay.end !== 'budget';
-    const run = isFair ? [runOf(quality, nowMs)] : [];
     await this.#update(this.#options.workload.key, (facts) => ({
       ...facts,
       lastUsedAtMs: nowMs,
-      runs: [...facts.runs, ...run],
+      runs: run === null ? facts.runs : [...facts.runs, run],
     }));
   }
 
@@ -262,13 +290,12 @@ export class TraceKeeper {
   }
 }
 
-/** Node's longest timer. */
-const SLEEP_MS_MAX = 2 ** 31 - 1;
-
-function runOf(quality: QualitySnapshot, atMs: number): ReplayRun {
-  const { prefetched, late, demand } = quality.touchedBytes;
+function runOf(quality: QualitySnapshot, plannedBytes: number, atMs: number): ReplayRun {
+  const { cached, prefetched, late, demand } = quality.touchedBytes;
   const fetchedBytes = prefetched + late + demand;
+  const touchedBytes = cached + fetchedBytes;
   const coverage = fetchedBytes === 0 ? null : (prefetched + late) / fetchedBytes;
+  const planned = touchedBytes === 0 ? null : Math.min(1, plannedBytes / touchedBytes);
   const { timeliness, overFetch } = quality;
-  return { atMs, fetchedBytes, coverage, timeliness, overFetch };
+  return { atMs, touchedBytes, planned, fetchedBytes, coverage, timeliness, overFetch };
 }

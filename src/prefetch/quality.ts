@@ -90,6 +90,12 @@ export class QualityMeter {
     if (receivedBytes < askedBytes) counts.failed += 1;
   }
 
+  /** All bytes that were touched for the first time so far. */
+  get touchedBytes(): number {
+    const { cached, prefetched, late, demand } = this.#touched;
+    return cached + prefetched + late + demand;
+  }
+
   /** Latencies of misses since the beginning: their differences tell of what happened between two looks. */
   latencyBuckets(): LatencyBucket[] {
     return this.#latency.buckets();

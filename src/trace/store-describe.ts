@@ -1,5 +1,5 @@
 import { printable } from '../base/printable.ts';
-import { lastCoverage } from './store-renewal.ts';
+import { lastCoverage, lastPlanned } from './store-renewal.ts';
 import type { CatalogEntry } from './store-catalog.ts';
 import type { ReplayRun } from './store-facts.ts';
 import { shortKey } from './store-select.ts';
@@ -21,7 +21,8 @@ export interface StoredTraceFacts {
   readonly recordedAt: string | null;
   readonly ageMs: number | null;
   readonly lastUsedAt: string | null;
-  /** Of the last replay that fetched enough to say something. */
+  /** Of the last replay that touched, or fetched, enough to say something. */
+  readonly lastPlanned: number | null;
   readonly lastCoverage: number | null;
   readonly runs: readonly ReplayRun[];
   readonly pinned: boolean;
@@ -46,6 +47,7 @@ export function describeStored(entry: CatalogEntry, nowMs: number): StoredTraceF
     recordedAt: time(facts?.recordedAtMs ?? null),
     ageMs: facts === null ? null : Math.max(0, nowMs - facts.recordedAtMs),
     lastUsedAt: time(facts?.lastUsedAtMs ?? null),
+    lastPlanned: facts === null ? null : lastPlanned(facts.runs),
     lastCoverage: facts === null ? null : lastCoverage(facts.runs),
     runs: facts?.runs ?? [],
   };
@@ -57,7 +59,7 @@ export function formatStored(stored: readonly StoredTraceFacts[], nowMs: number)
 }
 
 function formatOne(one: StoredTraceFacts, nowMs: number): string {
-  const { lastCoverage: coverage, lastUsedAt, ageMs } = one;
+  const { lastPlanned: planned, lastCoverage: coverage, lastUsedAt, ageMs } = one;
   const used =
     lastUsedAt === null ? 'never replayed' : `used ${ago(nowMs - Date.parse(lastUsedAt))}`;
   const facts = [
@@ -65,6 +67,7 @@ function formatOne(one: StoredTraceFacts, nowMs: number): string {
     `${one.sizeBytes} bytes`,
     ...(ageMs === null ? [] : [`recorded ${ago(ageMs)}`]),
     used,
+    ...(planned === null ? [] : [`${(planned * 100).toFixed(1)} % planned`]),
     ...(coverage === null ? [] : [`coverage ${(coverage * 100).toFixed(1)} %`]),
     ...(one.endReason === 'checkpoint' ? ['broken off'] : []),
     ...(one.pinned ? ['pinned'] : []),

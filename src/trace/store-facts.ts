@@ -8,6 +8,10 @@ import { workloadText } from './workload.ts';
 export interface ReplayRun {
   /** When it was measured; Unix time in milliseconds. */
   readonly atMs: number;
+  /** Compressed bytes touched for the first time. */
+  readonly touchedBytes: number;
+  /** Share of those that are in the trace's plan; null when nothing was touched. */
+  readonly planned: number | null;
   /** Compressed bytes touched for the first time that were not in the cache before. */
   readonly fetchedBytes: number;
   /** Share of those that came by prefetch, in time or late; null when nothing was fetched. */
@@ -112,6 +116,8 @@ export function parseFacts(text: string, name: string): TraceFacts {
     origin: root.word('origin', ORIGINS) || 'unknown',
     runs: runs.map((run) => ({
       atMs: time(run, 'atMs'),
+      touchedBytes: run.natural('touchedBytes', 0),
+      planned: run.share('planned'),
       fetchedBytes: run.natural('fetchedBytes', 0),
       coverage: run.share('coverage'),
       timeliness: run.share('timeliness'),

@@ -5,7 +5,7 @@ import { sectorsIn, type Trace } from './trace.ts';
 export interface RenewalPolicy {
   /** False: a trace stays until somebody records it again. */
   readonly renews: boolean;
-  /** Below this coverage of its last replay a trace is stale. */
+  /** A trace is stale whose plan has less than this share of what its last replay touched. */
   readonly coverageMin: number;
   /** So long after its recording began, a trace is recorded anew; null: never for its age. */
   readonly maxAgeMs: number | null;
@@ -13,12 +13,10 @@ export interface RenewalPolicy {
 
 export const DEFAULT_RENEWAL: RenewalPolicy = { renews: true, coverageMin: 0.8, maxAgeMs: null };
 
-/** A run that fetched less than this says nothing of its trace: the cache had nearly all. */
+/** A run that touched less than this says nothing of its trace: a mount reads about as much. */
 export const RUN_BYTES_MIN = 256 * 1024;
 /** A recording takes the place of a trace if it has at least this share of its sectors. */
 export const RENEWED_SHARE_MIN = 0.5;
-/** How long a run is measured at least, however short its trace. */
-const MEASURE_US_MIN = 1_000_000;
 
 /** Why a trace should be recorded anew. */
 export type RenewalReason = 'coverage' | 'age' | 'killed';
@@ -32,13 +30,22 @@ export function renewalReason(
   if (!policy.renews) return null;
   // A checkpoint is all that a killed run has left.
   if (facts.endReason === 'checkpoint') return 'killed';
-  const coverage = lastCoverage(facts.runs);
-  if (coverage !== null && coverage < policy.coverageMin) return 'coverage';
+  const planned = lastPlanned(facts.runs);
+  if (planned !== null && planned < policy.coverageMin) return 'coverage';
   const ageMs = nowMs - facts.recordedAtMs;
   return policy.maxAgeMs !== null && ageMs > policy.maxAgeMs ? 'age' : null;
 }
 
-/** Of the last replay that says something; null without one. */
+/**
+ * What the plan had of what the last replay touched, of those that say something; null without one.
+ * Whether bytes came by prefetch or a read was faster is no matter: that depends on the link.
+ */
+export function lastPlanned(runs: readonly ReplayRun[]): number | null {
+  const last = runs.findLast(({ touchedBytes }) => touchedBytes >= RUN_BYTES_MIN);
+  return last?.planned ?? null;
+}
+
+/** What came by prefetch in the last replay that fetched enough to say something; null without one. */
 export function lastCoverage(runs: readonly ReplayRun[]): number | null {
   const last = runs.findLast(({ fetchedBytes }) => fetchedBytes >= RUN_BYTES_MIN);
   return last?.coverage ?? null;
@@ -52,12 +59,4 @@ export function isGoodRecording(trace: Trace, sectorsBefore: number): boolean {
   const { recording, records } = trace;
   if (recording.endReason === 'checkpoint' || records.count === 0) return false;
   return sectorsIn(trace) >= sectorsBefore * RENEWED_SHARE_MIN;
-}
-
-/**
- * For how long a replay is measured: as long as the trace was recorded. What is read later was never
- * promised, and would make every trace of a service that goes on look stale.
- */
-export function measureUs(trace: Pick<Trace, 'recording'>): number {
-  return Math.max(MEASURE_US_MIN, trace.recording.durationUs);
 }

@@ -9,8 +9,9 @@ import type { Scratch } from './scratch.ts';
 import type { TestImage } from './test-image.ts';
 
 const MIB = 2 ** 20;
-/** Parts of a test image's disk: the second holds much that the first does not. */
+/** Parts of a test image's disk, and both: each holds much. */
 export const FIRST = { offset: 0, length: 4 * MIB };
+export const SECOND = { offset: 4 * MIB, length: 8 * MIB };
 export const BOTH = { offset: 0, length: 12 * MIB };
 
 /** What one start reads, and how it is attached: in mode auto, by its reference, unless it says more. */

@@ -7,8 +7,13 @@ import { ReplaybdError } from '../../src/base/errors.ts';
 import { traceStoreLimits } from '../../src/base/limits.ts';
 import { encodeTrace } from '../../src/trace/encode.ts';
 import { readFacts, updateFacts } from '../../src/trace/store-catalog.ts';
-import { formatFacts, parseFacts, type TraceFacts } from '../../src/trace/store-facts.ts';
-import { isGoodRecording, renewalReason } from '../../src/trace/store-renewal.ts';
+import {
+  formatFacts,
+  parseFacts,
+  type ReplayRun,
+  type TraceFacts,
+} from '../../src/trace/store-facts.ts';
+import { isGoodRecording, lastPlanned, renewalReason } from '../../src/trace/store-renewal.ts';
 import { imageKey, TraceStore } from '../../src/trace/store.ts';
 import { END_REASONS, type Trace } from '../../src/trace/trace.ts';
 import { workloadOfWords } from '../../src/trace/workload.ts';
@@ -37,6 +42,8 @@ const someFacts: fc.Arbitrary<TraceFacts> = fc.record({
   runs: fc.array(
     fc.record({
       atMs: naturals,
+      touchedBytes: naturals,
+      planned: ratio,
       fetchedBytes: naturals,
       coverage: ratio,
       timeliness: ratio,
@@ -45,6 +52,11 @@ const someFacts: fc.Arbitrary<TraceFacts> = fc.record({
     { maxLength: traceStoreLimits.runsMax },
   ),
 });
+
+const fullRun: ReplayRun = {
+  ...{ atMs: 1, touchedBytes: 2 ** 20, planned: 1, fetchedBytes: 2 ** 20 },
+  ...{ coverage: 1, timeliness: 1, overFetch: 0 },
+};
 
 test('facts come back as they were written', () => {
   fc.assert(
@@ -59,7 +71,7 @@ test('facts come back as they were written', () => {
 test('a facts file is bounded, whatever it is made of', () => {
   const long = '\u0000'.repeat(100_000);
   const [sample] = fc.sample(someFacts, { numRuns: 1, seed: 1 });
-  const run = { atMs: 1, fetchedBytes: 1, coverage: 1, timeliness: null, overFetch: null };
+  const run = { ...fullRun, fetchedBytes: 1, timeliness: null };
   const text = formatFacts({
     ...{ ...sample, image: long, repository: long, workload: long },
     runs: Array.from({ length: 1000 }, (_, i) => ({ ...run, atMs: i })),
@@ -115,7 +127,7 @@ test('damaged, absent and foreign facts are told again by the trace', async (t) 
   const told = await readFacts(store, image, workload);
   assert.equal(told?.workload, 'A=b /bin/app');
   assert.equal(told.records, first.records.count);
-  const run = { atMs: 5, fetchedBytes: 9, coverage: 0.25, timeliness: 1, overFetch: 0 };
+  const run = { ...fullRun, fetchedBytes: 9, coverage: 0.25 };
   const change = (facts: TraceFacts): TraceFacts => ({
     ...{ ...facts, image: 'r.example/app:v1', repository: 'r.example/app', lastUsedAtMs: 5 },
     runs: [...facts.runs, run],
@@ -139,17 +151,28 @@ test('damaged, absent and foreign facts are told again by the trace', async (t) 
   assert.deepEqual(await readFile(store.path(image, workload)), Buffer.from(encodeTrace(second)));
 });
 
-test('a trace is stale for its coverage, its age or its end, and only then', () => {
+test('facts of before runs told what was planned say nothing of it', () => {
+  const [facts] = fc.sample(someFacts, { numRuns: 1, seed: 3 });
+  const { touchedBytes: _, planned: __, ...old } = fullRun;
+  const written = JSON.stringify({ version: 1, ...facts, runs: [{ ...old, coverage: 0.1 }] });
+  const { runs } = parseFacts(written, 'f');
+  assert.deepEqual(runs, [{ ...fullRun, touchedBytes: 0, planned: null, coverage: 0.1 }]);
+  assert.equal(lastPlanned(runs), null);
+});
+
+test('a trace is stale for what it lacks, its age or its end, and only then', () => {
   const [facts] = fc.sample(someFacts, { numRuns: 1, seed: 2 });
   const good = { ...facts, endReason: 'detach' as const, recordedAtMs: 1000, runs: [] };
   const policy = { renews: true, coverageMin: 0.8, maxAgeMs: 5000 };
-  const run = { atMs: 1, fetchedBytes: 2 ** 20, coverage: 0.79, timeliness: 1, overFetch: 0 };
-  const fine = { ...run, coverage: 0.8 };
-  const tiny = { ...run, fetchedBytes: 1000 };
+  const run = { ...fullRun, planned: 0.79 };
+  const fine = { ...fullRun, planned: 0.8, coverage: 0.1 };
+  const tiny = { ...run, touchedBytes: 1000 };
+  const unknown = { ...run, planned: null };
   assert.equal(renewalReason(good, policy, 6000), null);
   assert.equal(renewalReason({ ...good, runs: [fine, run] }, policy, 2000), 'coverage');
   assert.equal(renewalReason({ ...good, runs: [run, fine] }, policy, 2000), null);
   assert.equal(renewalReason({ ...good, runs: [fine, tiny] }, policy, 2000), null);
+  assert.equal(renewalReason({ ...good, runs: [unknown] }, policy, 2000), null);
   assert.equal(renewalReason(good, policy, 6001), 'age');
   assert.equal(renewalReason(good, { ...policy, maxAgeMs: null }, 1e12), null);
   assert.equal(renewalReason({ ...good, endReason: 'checkpoint' }, policy, 2000), 'killed');

@@ -165,8 +165,9 @@ test('the overview tells how the last replays of a trace of the store went', asy
   const [image, workload] = [imageKey(trace.image), trace.workload.key];
   const path = await store.put(image, workload, encodeTraceWithinLimit(trace));
   assert.deepEqual((await openTrace(path)).runs, []);
-  const run = { atMs: 1.76e12, fetchedBytes: 10, timeliness: 0.5, overFetch: null };
-  const runs = [0.2, 0.97].map((coverage) => ({ ...run, coverage }));
+  const run = { atMs: 1.76e12, touchedBytes: 12, planned: 1, fetchedBytes: 10 };
+  const rest = { timeliness: 0.5, overFetch: null };
+  const runs = [0.2, 0.97].map((coverage) => ({ ...run, coverage, ...rest }));
   await updateFacts(store, image, workload, (facts) => ({ ...facts, runs }));
   const opened = await openTrace(path);
   assert.deepEqual(opened.runs, runs);

@@ -159,6 +159,10 @@ export class RemoteBlob implements Blob {
     return this.#ledger.touch(offset, length, (granule) => this.#classify(granule));
   }
 
+  touchedIn(offset: number, length: number): number {
+    return this.#ledger.touchedIn(offset, length);
+  }
+
   /** Told by the fetcher: bytes of this blob's own fetch are present. */
   onLanded(lane: Lane, start: number, end: number, isPacked: boolean): void {
     const first = start / GRANULE_BYTES;
