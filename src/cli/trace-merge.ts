@@ -6,6 +6,7 @@ import { encodeMerged, TraceMerger, type MergedTrace, type MergeOptions } from '
 import { readTraceFile } from '../trace/store.ts';
 import { describeWorkload } from '../trace/trace.ts';
 import { positiveNumber, wholeNumber } from './arguments.ts';
+import { tellEmpty } from './empty-trace.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { formatBytes, ProgressLine } from './terminal.ts';
 import { tellTruncated } from './truncated-plan.ts';
@@ -80,6 +81,7 @@ async function merge(files: string[], flags: MergeFlags): Promise<void> {
     `plan of ${facts.planRanges} ranges, ${formatBytes(planBytes)}\n` +
     `left out: ${formatBytes(byWeight)} by weight, ${formatBytes(byBudget)} by budget\n`;
   tellTruncated(output, plan);
+  tellEmpty(output, records, 'Lower --min-weight, or raise --budget.');
   tell(flags, facts, text);
 }
 

@@ -10,6 +10,7 @@ import type { FileMap } from '../trace/file-map.ts';
 import { isStale, rebaseTrace, type RebaseFacts, type RebaseShare } from '../trace/rebase.ts';
 import { readTraceFile } from '../trace/store.ts';
 import type { Trace } from '../trace/trace.ts';
+import { tellEmpty } from './empty-trace.ts';
 import { addRuntimeOptions, type RuntimeFlags } from './runtime-options.ts';
 import { complain, formatBytes } from './terminal.ts';
 import { tellTruncated } from './truncated-plan.ts';
@@ -60,6 +61,7 @@ async function rebase(file: string, image: string, flags: RebaseFlags): Promise<
   for (const problem of facts.problems) complain(problem);
   tellTruncated(flags.output, trace.plan);
   const { output } = flags;
+  tellEmpty(output, trace.records, 'Nothing of the old one is in this image: record it.');
   tell(flags, { output, ...facts }, formatFacts(output, facts));
 }
 

@@ -49,7 +49,7 @@ export interface PushTraceOptions {
 
 /**
  * Attaches a trace to an image; of a packed trace, the manifest has the hot blob as a layer too, so that
- * the registry keeps it. Throws ERR_TRACE_IMAGE when the trace has layers that the image does not,
+ * the registry keeps it. Throws ERR_TRACE_EMPTY without records, ERR_TRACE_IMAGE when the trace has layers that the image does not,
  * ERR_HOT_BLOB when the hot blob is not there or another one, those of `decodeTrace`, and the
  * registry's.
  */
@@ -60,6 +60,14 @@ export async function pushTrace(
   options: PushTraceOptions = {},
 ): Promise<Descriptor> {
   const trace = decodeTrace(bytes);
+  if (trace.records.count === 0) {
+    throw new ReplaybdError(
+      'ERR_TRACE_EMPTY',
+      `${image}: expected a trace with records, found one without: nobody would replay it. ` +
+        'Record a run that reads something.',
+      { errno: 'EINVAL' },
+    );
+  }
   const reference = parseReference(image);
   const fetched = await registry.getManifest(reference);
   const held = new Set(fetched.manifest.layers.map((layer) => layer.digest));

@@ -4,11 +4,18 @@ import { traceStoreLimits } from '../../src/base/limits.ts';
 import type { ImageDescription } from '../../src/daemon/image-description.ts';
 import { olderTraces } from '../../src/daemon/older-traces.ts';
 import { Runtime } from '../../src/daemon/runtime.ts';
+import { traceFromRegistry } from '../../src/daemon/trace-search.ts';
 import { digestOf } from '../../src/registry/digest.ts';
 import { startEmbeddedRegistry } from '../../src/registry/embedded/server.ts';
 import { mediaTypes, type ImageManifest } from '../../src/registry/manifest.ts';
+import { emptyDescriptor } from '../../src/registry/referrers.ts';
 import { encodeTrace } from '../../src/trace/encode.ts';
-import { pushTrace } from '../../src/trace/referrer.ts';
+import {
+  pushTrace,
+  TRACE_ARTIFACT_TYPE,
+  TRACE_MEDIA_TYPE,
+  WORKLOAD_ANNOTATION,
+} from '../../src/trace/referrer.ts';
 import { describeWorkload, takeRecords, type Trace } from '../../src/trace/trace.ts';
 import { scratchOf } from '../support/scratch.ts';
 import { bootLikeRecords, traceOf } from '../trace/synthetic.ts';
@@ -47,29 +54,53 @@ async function setUp(t: TestContext) {
     const { client } = runtime;
     return (await client.pushManifest(name, bytes, mediaTypes.ociManifest, tag)).digest;
   };
-  const addTrace = async (tag: string, change: (trace: Trace) => Trace = (trace) => trace) => {
+  const traceFor = (tag: string): Trace => {
     const bytes = Buffer.from(`layer of ${tag}`);
     const layer = { digest: digestOf(bytes), sizeBytes: bytes.length, diffId: null };
-    const trace = { ...traceOf(bootLikeRecords(5, 1), [layer]), workload };
-    await pushTrace(runtime.client, `${name}:${tag}`, encodeTrace(change(trace)));
+    return { ...traceOf(bootLikeRecords(5, 1), [layer]), workload };
   };
-  /** The images whose traces are found for one that is called `own`. */
-  const find = async (own: string, manifestDigest: string | null): Promise<(string | null)[]> => {
+  const addTrace = async (tag: string) => {
+    await pushTrace(runtime.client, `${name}:${tag}`, encodeTrace(traceFor(tag)));
+  };
+  /** As whoever does not refuse it would push it. */
+  const addEmptyTrace = async (tag: string) => {
+    const trace = traceFor(tag);
+    const bytes = encodeTrace({ ...trace, records: takeRecords(trace.records, 0) });
+    const { client } = runtime;
+    const subject = await client.getManifest(`${name}:${tag}`);
+    const blob = { digest: digestOf(bytes), sizeBytes: bytes.length, content: { bytes } };
+    await client.pushBlob(name, blob);
+    const layer = { mediaType: TRACE_MEDIA_TYPE, digest: blob.digest, size: bytes.length };
+    await client.pushReferrer(name, {
+      ...{ schemaVersion: 2, artifactType: TRACE_ARTIFACT_TYPE },
+      ...{ config: emptyDescriptor, layers: [layer] },
+      subject: { ...subject, size: subject.bytes.length },
+      annotations: { [WORKLOAD_ANNOTATION]: workload.key },
+    });
+  };
+  const describe = (own: string, manifestDigest: string | null): ImageDescription => {
     const url = `${registry.url}/v2/${REPOSITORY}/blobs/sha256:${'a'.repeat(64)}`;
     const lower = { kind: 'remote', url, digest: `sha256:${'a'.repeat(64)}`, size: 1 } as const;
-    const image: ImageDescription = {
+    return {
       ...{ name: own, lowers: [lower], upper: null, traceSource: null },
       identity: { manifestDigest, layers: [] },
     };
+  };
+  const { signal } = new AbortController();
+  /** The trace that the registry has for an image itself. */
+  const findOwn = async (own: string, manifestDigest: string) =>
+    await traceFromRegistry(runtime, describe(own, manifestDigest), workload, signal);
+  /** The images whose traces are found for one that is called `own`. */
+  const find = async (own: string, manifestDigest: string | null): Promise<(string | null)[]> => {
     const found: (string | null)[] = [];
-    const { signal } = new AbortController();
     registry.clearLog();
+    const image = describe(own, manifestDigest);
     for await (const { reference } of olderTraces(runtime, image, workload, signal)) {
       found.push(reference);
     }
     return found;
   };
-  return { registry, name, addImage, addTrace, find };
+  return { registry, name, addImage, addTrace, addEmptyTrace, find, findOwn };
 }
 
 test('traces of other tags are found, the version before first, each image once', async (t) => {
@@ -91,10 +122,14 @@ test('traces of other tags are found, the version before first, each image once'
 });
 
 test('a trace without records is as good as none', async (t) => {
-  const { name, addImage, addTrace, find } = await setUp(t);
-  await addImage('v1');
-  await addTrace('v1', (trace) => ({ ...trace, records: takeRecords(trace.records, 0) }));
-  assert.deepEqual(await find(`${name}:v2`, null), []);
+  const { name, addImage, addTrace, addEmptyTrace, find, findOwn } = await setUp(t);
+  const digest = await addImage('v1');
+  const second = await addImage('v2');
+  await addTrace('v1');
+  await addEmptyTrace('v2');
+  assert.deepEqual(await find(`${name}:v3`, null), [`${name}@${digest}`]);
+  assert.notEqual(await findOwn(`${name}:v1`, digest), null);
+  assert.equal(await findOwn(`${name}:v2`, second), null);
 });
 
 test('of many tags a few are looked at', async (t) => {
