@@ -2,7 +2,7 @@ import type { TouchedBytes } from '../blob/blob.ts';
 import type { UpperKind } from '../image/lsmt/upper-map.ts';
 import type { PackedMode } from '../prefetch/packed-rule.ts';
 import type { QualitySnapshot } from '../prefetch/quality.ts';
-import type { ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
+import type { PackedCounters, ReplayCounters, ReplayEnd } from '../prefetch/replay.ts';
 import type { RenewalReason } from '../trace/store-renewal.ts';
 import type { TraceWorkload } from '../trace/trace.ts';
 import type { UpperReport } from './live-upper.ts';
@@ -37,6 +37,12 @@ export interface AttachmentOptions {
   signal?: AbortSignal;
 }
 
+/** `packed` is null when no hot blob is read. */
+export interface ReplayReport extends ReplayCounters {
+  readonly end: ReplayEnd | null;
+  readonly packed: PackedCounters | null;
+}
+
 /** What came of a device's time, for people and programs. */
 export interface AttachmentReport {
   readonly device: string;
@@ -47,7 +53,7 @@ export interface AttachmentReport {
   /** From the call of `open` until the device could serve reads. */
   readonly readyMs: number;
   readonly quality: QualitySnapshot;
-  readonly replay: (ReplayCounters & { end: ReplayEnd | null }) | null;
+  readonly replay: ReplayReport | null;
   /**
    * The trace that is being recorded or replayed; where a replayed one is from; whether its plan is known
    * to lack ranges.

@@ -219,7 +219,7 @@ export class Attachment {
       layers: this.#blobs.length,
       readyMs: this.readyMs,
       quality: this.quality.snapshot(),
-      replay: this.replay === null ? null : { ...this.replay.counters, end: this.replay.end },
+      replay: replayReport(this.replay),
       trace: this.#traceReport(),
       renewal: this.#keeper.renewal,
       upper: this.upper?.report() ?? null,
@@ -447,6 +447,12 @@ export class Attachment {
     const { recorder, truncated } = this.recording;
     return { ...facts, records: recorder.count, truncated };
   }
+}
+
+function replayReport(replay: Replay | null): AttachmentReport['replay'] {
+  if (replay === null) return null;
+  const { counters, end, packed } = replay;
+  return { ...counters, end, packed: packed === null ? null : { ...packed } };
 }
 
 interface OpenedImage extends ChosenMode {

@@ -2,6 +2,7 @@ import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import {
   noReplayCounters,
+  type PackedCounters,
   type Replay,
   type ReplayCounters,
   type ReplayEnd,
@@ -33,6 +34,10 @@ export class LaterReplay implements Replay {
 
   get counters(): Readonly<ReplayCounters> {
     return this.#replay?.counters ?? NOTHING;
+  }
+
+  get packed(): Readonly<PackedCounters> | null {
+    return this.#replay?.packed ?? null;
   }
 
   get staleRatio(): number | null {

@@ -83,12 +83,10 @@ export function packedLane(
       });
       for (const blob of remote.values()) {
         blob.onPackedDamage = () => {
-          if (stream.isOver) return;
-          runtime.log.warn({ hotBlob: packed.digest }, 'the hot blob is damaged, and given up');
-          stream.giveUp();
+          if (!stream.isOver) stream.giveUp('its bytes are damaged');
         };
       }
-      return { finished: stream.finished.then(() => source.close()) };
+      return { finished: stream.finished.finally(() => source.close()) };
     },
   };
 }

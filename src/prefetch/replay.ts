@@ -31,19 +31,23 @@ export interface PackedRange {
 
 /** What a replay needs of the fetcher to read a hot blob. */
 export interface PackedLane {
-  /** Fetches what is absent, in order; `finished` when that is over, or given up. */
+  /**
+   * Fetches what is absent, in order; `finished` when that is over, with the reason when it was given up
+   * and null otherwise.
+   */
   fetch(
     ranges: Iterator<PackedRange>,
     options: {
       signal: AbortSignal;
       /** Told of each request that ended, and of what it did not bring. */
       onRequest: (end: {
+        bytes: number;
         gapBytes: number;
         missing: readonly PackedRange[];
         error: unknown;
       }) => void;
     },
-  ): { readonly finished: Promise<void> };
+  ): { readonly finished: Promise<string | null> };
 }
 
 export interface ReplayOptions {
@@ -83,6 +87,18 @@ export interface ReplayCounters {
   failedBytes: number;
 }
 
+/** How the hot blob of a packed trace was read. */
+export interface PackedCounters {
+  requests: number;
+  /** Of the plan, what came out of it. */
+  bytes: number;
+  /**
+   * Null while it is read. 'given-up': requests of it failed, or its bytes were damaged; what it did not
+   * bring is fetched from the layers.
+   */
+  ended: 'complete' | 'given-up' | 'budget' | 'cancelled' | null;
+}
+
 export function noReplayCounters(): ReplayCounters {
   return {
     ...{ requests: 0, done: 0, failed: 0, requestedBytes: 0, gapBytes: 0, presentBytes: 0 },
@@ -92,6 +108,8 @@ export function noReplayCounters(): ReplayCounters {
 
 export interface Replay {
   readonly counters: Readonly<ReplayCounters>;
+  /** Null when no hot blob is read. */
+  readonly packed: Readonly<PackedCounters> | null;
   /** The share of the plan's bytes that are foreign to the image; null while there is no plan. */
   readonly staleRatio: number | null;
   /** Null while it runs. */
@@ -114,6 +132,7 @@ const BACKLOG_WINDOWS = 2;
 
 class PlanReplay implements Replay {
   readonly counters = noReplayCounters();
+  packed: PackedCounters | null = null;
   readonly finished: Promise<ReplayEnd>;
   readonly #options: ReplayOptions;
   /** By the trace's layer number; null where the image at hand has no such blob. */
@@ -185,21 +204,30 @@ class PlanReplay implements Replay {
   async #feedPacked(lane: PackedLane, packed: TracePacked): Promise<void> {
     const { counters } = this;
     const { log } = this.#options;
-    await lane.fetch(this.#packedRanges(packed), {
-      signal: this.#abort.signal,
-      onRequest: ({ gapBytes, missing, error }) => {
+    const { signal } = this.#abort;
+    const hotBlob = packed.digest;
+    const hot: PackedCounters = { requests: 0, bytes: 0, ended: null };
+    this.packed = hot;
+    const reason = await lane.fetch(this.#packedRanges(packed), {
+      signal,
+      onRequest: ({ bytes, gapBytes, missing, error }) => {
         counters.requests += 1;
         counters.gapBytes += gapBytes;
+        hot.requests += 1;
+        hot.bytes += bytes;
         if (error === null) counters.done += 1;
-        if (error === null || this.#abort.signal.aborted) return;
+        if (error === null || signal.aborted) return;
         counters.failed += 1;
-        log.warn(
-          { hotBlob: packed.digest },
-          `a part of the plan is not packed: ${messageOf(error)}`,
-        );
+        log.debug({ hotBlob }, `a request of the hot blob failed: ${messageOf(error)}`);
         this.#askLayersFor(missing);
       },
     }).finished;
+    const isWhole = this.#packedUpTo === this.#options.trace.plan.count;
+    if (signal.aborted) hot.ended = 'cancelled';
+    else if (reason !== null) hot.ended = 'given-up';
+    else hot.ended = isWhole ? 'complete' : 'budget';
+    if (hot.ended !== 'given-up') return;
+    log.warn({ hotBlob, reason }, 'the hot blob is given up: the rest comes from the layers');
   }
 
   *#packedRanges({ layers }: TracePacked): Generator<PackedRange, void, undefined> {
@@ -210,7 +238,7 @@ class PlanReplay implements Replay {
       if (blob === null) continue;
       const range = absentPart(blob, { offset, length });
       this.counters.presentBytes += length - range.length;
-      if (range.length > 0 && !this.#spend(range.length)) break;
+      if (range.length > 0 && !this.#spend(range.length)) return;
       this.#reachedBytes += length;
       if (range.length > 0) yield { blob, range, at: at + (range.offset - offset) };
     }

@@ -98,7 +98,7 @@ test('reads join what is under way, and wait for no more than their own', async 
   await hot.only.send(8 * G);
   assert.equal(await stateOf(later), 'done');
   assert.deepEqual([source.requests.length, second.requests.length], [0, 0]);
-  stream.giveUp();
+  stream.giveUp('enough');
   await hot.only.finish();
   await stream.finished;
 });

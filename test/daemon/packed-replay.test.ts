@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createLogger } from '../../src/base/log.ts';
@@ -66,6 +66,15 @@ function packedOf(bytes: Uint8Array): Trace & { packed: TracePacked } {
   return { ...others, packed };
 }
 
+function logPath(): string {
+  return fixture.path('log');
+}
+
+/** Of the last device, a line each. */
+function warnings(): string {
+  return readFileSync(logPath(), 'utf8');
+}
+
 interface Opened {
   device: Attachment;
   runtime: Runtime;
@@ -76,7 +85,8 @@ async function withDevice<T>(
   options: Omit<AttachmentOptions, 'id' | 'workload' | 'target'> & { target?: string },
   work: (opened: Opened) => Promise<T>,
 ): Promise<T> {
-  const log = createLogger({ level: 'silent' });
+  rmSync(logPath(), { force: true });
+  const log = createLogger({ level: 'warn', path: logPath() });
   const runtime = await Runtime.open({
     ...{ cacheFolder: null, quotaBytes: 2 ** 30, log },
     traceFolder: fixture.path('no-traces'),
@@ -184,10 +194,13 @@ test('the hot blob is all that a cold start asks for', async (t) => {
   assert.ok(hot < trace.plan.count / 10, `${hot} requests for ${trace.plan.count} ranges`);
   assert.equal(report.replay?.end, 'complete');
   assert.equal(report.replay.requests, hot);
+  const { sizeBytes: bytes } = trace.packed;
+  assert.deepEqual(report.replay.packed, { requests: hot, bytes, ended: 'complete' });
   assert.equal(report.quality.lanes.prefetch.requests, hot);
   assert.equal(report.quality.lanes.prefetch.bytes, trace.packed.sizeBytes);
   const plain = await replayAndRead({ ...replayOptions(), packed: 'off' });
   assert.equal(plain.hot, 0);
+  assert.equal(plain.report.replay?.packed, null);
   assert.ok(plain.layers > hot);
 });
 
@@ -244,6 +257,8 @@ for (const [what, fault] of spoilt) {
     assert.ok(hot > 0 && hot <= 50, `${hot} requests`);
     assert.equal(report.replay?.end, 'complete');
     assert.equal(report.quality.missErrors, 0);
+    assert.equal(report.replay.packed?.ended, 'given-up');
+    assert.match(warnings(), /^[^\n]*the hot blob is given up[^\n]*\n$/, 'one warning');
     // Opening waited for the hot blob, and asked the layers itself when that failed.
     const { requests } = report.quality.lanes.demand;
     assert.ok(requests <= 4 * image.layers.length, `${requests} requests of the demand lane`);
@@ -255,6 +270,8 @@ test('one failed request does not end the stream', async () => {
   const { hot, layers, report } = await replayAndRead(replayOptions());
   assert.ok(hot > 2 && layers > 0);
   assert.equal(report.replay?.failed, 1);
+  assert.equal(report.replay.packed?.ended, 'complete');
+  assert.equal(warnings(), '');
 });
 
 test('a device can be closed while the hot blob hangs', async () => {
@@ -270,6 +287,7 @@ test('the budget counts', async () => {
   const options = { ...replayOptions(), budgetBytes };
   const { report } = await replayAndRead(options);
   assert.equal(report.replay?.end, 'budget');
+  assert.equal(report.replay.packed?.ended, 'budget');
   assert.ok(report.quality.lanes.prefetch.bytes <= budgetBytes);
 });
 

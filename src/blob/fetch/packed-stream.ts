@@ -1,3 +1,4 @@
+import { messageOf } from '../../base/errors.ts';
 import { GRANULE_BYTES, fetchLimits } from '../../base/limits.ts';
 import { rangeEnd, type ByteRange } from '../../base/range.ts';
 import type { RangeSource } from '../blob.ts';
@@ -17,7 +18,8 @@ export interface PackedPiece {
 
 /** A request of a packed source, told when it ended. */
 export interface PackedRequestEnd {
-  /** Bytes between what was needed. */
+  /** What it brought of what was needed, and bytes between that. */
+  readonly bytes: number;
   readonly gapBytes: number;
   /** What it did not bring. */
   readonly missing: readonly PackedPiece[];
@@ -50,24 +52,29 @@ const GAP_SHARE = 1 / 4;
  */
 export class PackedStream {
   readonly flow: Flow;
-  /** Resolves when it is over and nothing is under way any more, or when it was aborted. */
-  readonly finished: Promise<void>;
+  /**
+   * Resolves when it is over and nothing is under way any more, or when it was aborted: with the reason
+   * when it was given up, else with null.
+   */
+  readonly finished: Promise<string | null>;
   readonly #options: PackedOptions;
-  readonly #settle: () => void;
+  readonly #settle: (reason: string | null) => void;
   #rest: PackedPiece | null = null;
   #active = 0;
   #failures = 0;
   #isOver = false;
+  /** Why it was given up. */
+  #reason: string | null = null;
 
   constructor(options: PackedOptions) {
     this.#options = options;
     this.flow = options.flow;
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve } = Promise.withResolvers<string | null>();
     this.finished = promise;
     this.#settle = resolve;
     const onAbort = (): void => {
-      this.giveUp();
-      this.#settle();
+      this.#isOver = true;
+      this.#settle(this.#reason);
     };
     options.signal.addEventListener('abort', onAbort, { once: true });
   }
@@ -78,9 +85,9 @@ export class PackedStream {
   }
 
   /** Asks for no more; what is under way goes on. */
-  giveUp(): void {
-    this.#isOver = true;
-    this.#settleIfOver();
+  giveUp(reason: string): void {
+    this.#reason ??= reason;
+    this.#end();
   }
 
   /** The next request, of about so many bytes; its flights are in their tables. Null: none is left. */
@@ -99,7 +106,7 @@ export class PackedStream {
       if (taken === 0) break;
     }
     if (request.flights.length === 0) {
-      this.giveUp();
+      this.#end();
       return null;
     }
     this.#active += 1;
@@ -111,9 +118,12 @@ export class PackedStream {
     this.#active -= 1;
     if (error !== null) {
       this.#failures += 1;
-      if (isFinal(error) || this.#failures >= fetchLimits.packedFailuresMax) this.giveUp();
+      const isHopeless = isFinal(error) || this.#failures >= fetchLimits.packedFailuresMax;
+      if (isHopeless) this.giveUp(messageOf(error));
     }
-    this.#options.onRequest({ gapBytes: request.gapBytes, missing: request.missing(), error });
+    const missing = request.missing();
+    const bytes = request.neededBytes - bytesIn(missing);
+    this.#options.onRequest({ bytes, gapBytes: request.gapBytes, missing, error });
     this.#settleIfOver();
   }
 
@@ -122,8 +132,13 @@ export class PackedStream {
     return done === true ? null : value;
   }
 
+  #end(): void {
+    this.#isOver = true;
+    this.#settleIfOver();
+  }
+
   #settleIfOver(): void {
-    if (this.#isOver && this.#active === 0) this.#settle();
+    if (this.#isOver && this.#active === 0) this.#settle(this.#reason);
   }
 }
 
@@ -206,10 +221,18 @@ export class PackedRequest implements FlightRequest {
     return this.#source.fetch(offset, length, { lane, signal, onData: split });
   }
 
+  get neededBytes(): number {
+    return bytesIn(this.#pieces);
+  }
+
   /** What is still absent of it. */
   missing(): PackedPiece[] {
     return this.#pieces.filter(({ blob, range }) => !blob.has(range.offset, range.length));
   }
+}
+
+function bytesIn(pieces: readonly PackedPiece[]): number {
+  return pieces.reduce((sum, { range }) => sum + range.length, 0);
 }
 
 /** From the first byte of a piece that is neither present nor under way, what follows of that kind. */
