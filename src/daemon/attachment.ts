@@ -74,6 +74,8 @@ export class Attachment {
   readonly #stopListening: () => void;
   readonly readyMs: number;
   #recording: Recording | null = null;
+  /** The one from the device's start, which a trace that is found may make needless. */
+  #firstRecording: Recording | null = null;
   #tracePath: string;
   #recordFile: RecordTraceFile | null;
   /** The tap's clock at the access that is being accounted. */
@@ -112,6 +114,7 @@ export class Attachment {
     if (this.mode === 'record') {
       const save: SaveTrace = (...recorded) => this.#keeper.save(this.#tracePath, ...recorded);
       this.#recording = this.#record(options, 0, save);
+      this.#firstRecording = this.#recording;
     }
     this.#keeper.watch(
       { quality: this.quality, waits: this.#waits, blobs, replay: () => this.replay },
@@ -443,8 +446,10 @@ export class Attachment {
   #traceReport(): AttachmentReport['trace'] {
     if (this.mode === 'off' && this.#recording === null) return null;
     const facts = { path: this.#tracePath, ...this.#keeper.replayed };
-    if (this.recording === null) return facts;
-    const { recorder, truncated } = this.recording;
+    const { recording } = this;
+    const isDropped = recording === this.#firstRecording && this.#keeper.dropsRecording;
+    if (recording === null || isDropped) return facts;
+    const { recorder, truncated } = recording;
     return { ...facts, records: recorder.count, truncated };
   }
 }

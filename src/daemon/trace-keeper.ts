@@ -57,6 +57,7 @@ export class TraceKeeper {
   #facts: TraceFacts | null = null;
   #recording: Recording | null = null;
   #isRenewed = false;
+  #isRecordingPoor = false;
   #device: WatchedDevice | null = null;
   /** Null when there is nothing to measure any more. */
   #window: ReplayWindow | null = null;
@@ -87,6 +88,11 @@ export class TraceKeeper {
     const ours = found?.trace ?? (trace?.kind === 'replaybd' ? trace.trace : null);
     const truncated = ours !== null && isTruncated(ours.plan);
     return { records, source: found?.source ?? source, truncated };
+  }
+
+  /** Whether what the device records from its start is not kept: a trace was found that is better. */
+  get dropsRecording(): boolean {
+    return this.sought?.found?.source === 'registry' || this.#isRecordingPoor;
   }
 
   /** Begins to look for a trace where there is none here; null when nothing is to be looked for. */
@@ -166,8 +172,11 @@ export class TraceKeeper {
     const isCheckpoint = trace.recording.endReason === 'checkpoint';
     const found = this.sought?.found;
     if (this.sought !== null && found !== null && isCheckpoint) return;
-    if (found?.source === 'registry') return;
-    if (found?.source === 'older' && !isGoodRecording(trace, sectorsIn(found.trace))) return;
+    if (this.dropsRecording) return;
+    if (found?.source === 'older' && !isGoodRecording(trace, sectorsIn(found.trace))) {
+      this.#isRecordingPoor = true;
+      return;
+    }
     if (mode === 'auto' && (await this.#isPinned(path))) return;
     await this.put(path, bytes, trace);
   }

@@ -88,6 +88,11 @@ test('workloads of one image coexist, here and in the registry', async (t) => {
   assert.ok((report.replay?.requests ?? 0) > 0, JSON.stringify(report.replay));
   const pulled = await onlyTrace(other);
   assert.deepEqual([pulled.workload, pulled.origin], ['MODE=big /bin/app serve', 'pulled']);
+  assert.equal(
+    report.trace?.records,
+    pulled.records,
+    'not those of the recording that was dropped',
+  );
   assert.equal((await runImage(other, image, { read: BOTH, args: big })).trace?.source, 'store');
 
   // Asked to look nowhere else, it records.
