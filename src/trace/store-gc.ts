@@ -1,5 +1,6 @@
-import { rmdir, stat, unlink } from 'node:fs/promises';
+import { link, rename, rmdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { codeOf } from '../base/errors.ts';
 import { traceStoreLimits } from '../base/limits.ts';
 import { listCatalog, type CatalogEntry } from './store-catalog.ts';
 import { namesIn, nullIfAbsent, type TraceStore } from './store.ts';
@@ -78,13 +79,40 @@ export async function collectGarbage(
   };
 }
 
-/** A trace that was replaced or pinned since it was listed stays. */
+/**
+ * A trace that was replaced or pinned since it was listed stays. So that it does whenever that happens,
+ * the file is first put aside, where nobody can change it or pin it any more, and looked at again there.
+ */
 async function removeUnchanged(store: TraceStore, entry: CatalogEntry): Promise<boolean> {
-  const { image, workload, path, modifiedAtMs } = entry;
+  const { image, workload, path } = entry;
+  if (!(await isUnchanged(store, entry, path))) return false;
+  const aside = `${path}.${process.pid}.gc.tmp`;
+  if ((await nullIfAbsent(rename(path, aside))) === null) return false;
+  if (!(await isUnchanged(store, entry, aside))) {
+    await putBack(aside, path);
+    return false;
+  }
+  await nullIfAbsent(unlink(aside));
+  const isReplaced = (await nullIfAbsent(stat(path))) !== null;
+  if (!isReplaced) await nullIfAbsent(unlink(store.factsPath(image, workload)));
+  return true;
+}
+
+async function isUnchanged(store: TraceStore, entry: CatalogEntry, path: string): Promise<boolean> {
   const facts = await nullIfAbsent(stat(path));
-  if (facts === null || facts.mtimeMs !== modifiedAtMs) return false;
-  if (await store.isPinned(image, workload)) return false;
-  return await store.remove(image, workload);
+  if (facts?.mtimeMs !== entry.modifiedAtMs) return false;
+  return !(await store.isPinned(entry.image, entry.workload));
+}
+
+/** Not over one that was put there meanwhile, which is newer. */
+async function putBack(aside: string, path: string): Promise<void> {
+  try {
+    await link(aside, path);
+  } catch (error) {
+    // A file system without links.
+    if (codeOf(error) !== 'EEXIST') return await rename(aside, path);
+  }
+  await nullIfAbsent(unlink(aside));
 }
 
 function latestOfEach(entries: readonly CatalogEntry[], count: number): Set<CatalogEntry> {

@@ -108,10 +108,14 @@ export class TraceStore {
 
   /** A pinned trace is neither collected nor replaced by itself. Throws ERR_TRACE_NOT_FOUND. */
   async pin(image: string, workload: string): Promise<void> {
-    if ((await nullIfAbsent(stat(this.path(image, workload)))) === null) {
-      throw notFound(this.path(image, workload));
-    }
+    const path = this.path(image, workload);
+    const isThere = async (): Promise<boolean> => (await nullIfAbsent(stat(path))) !== null;
+    if (!(await isThere())) throw notFound(path);
     await writeFileAtomic(this.pinPath(image, workload), new Uint8Array(0));
+    // Whoever removes the trace puts it aside before looking for a pin: one of the two sees the other.
+    if (await isThere()) return;
+    await this.unpin(image, workload);
+    throw notFound(path);
   }
 
   /** False when it was not pinned. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { encodeTrace } from '../../src/trace/encode.ts';
@@ -120,6 +121,58 @@ test('a real store: dry run, leftovers, damage, pins', async (t) => {
   assert.ok(!existsSync(`${store.folder}/${'0'.repeat(64)}`));
   assert.equal(done.keptTraces, 1);
   assert.equal((await collectGarbage(store, options, now)).removed.length, 0);
+});
+
+/** A store where something happens just after a certain look at whether a trace is pinned. */
+class RacingStore extends TraceStore {
+  #looks = 0;
+  readonly #look: number;
+  readonly #happens: (store: TraceStore) => Promise<void>;
+
+  constructor(folder: string, look: number, happens: (store: TraceStore) => Promise<void>) {
+    super(folder);
+    this.#look = look;
+    this.#happens = happens;
+  }
+
+  override async isPinned(image: string, workload: string): Promise<boolean> {
+    const isPinned = await super.isPinned(image, workload);
+    this.#looks += 1;
+    if (this.#looks === this.#look) await this.#happens(this);
+    return isPinned;
+  }
+}
+
+test('a trace that is replaced or pinned while garbage is collected stays', async (t) => {
+  const image = imageKey(trace.image);
+  const workload = trace.workload.key;
+  const [old, renewed] = [encodeTrace(trace), encodeTrace({ ...trace, runs: 2 })];
+  // The first look is that of the list, the others come before and after the trace was put aside.
+  for (const look of [1, 2, 3]) {
+    const folder = scratchOf(t).path('store');
+    const replace = async (store: TraceStore) => void (await store.put(image, workload, renewed));
+    const store = new RacingStore(folder, look, replace);
+    utimesSync(await store.put(image, workload, old), 1, 1);
+    await collectGarbage(store, { maxAgeMs: 1000 }, Date.now());
+    assert.deepEqual(await store.get(image, workload), renewed, `replaced at look ${look}`);
+    assert.deepEqual(readdirSync(join(folder, image)), [`${workload}.trace`]);
+  }
+  for (const look of [1, 2]) {
+    const folder = scratchOf(t).path('store');
+    const store = new RacingStore(folder, look, (racing) => racing.pin(image, workload));
+    utimesSync(await store.put(image, workload, old), 1, 1);
+    const { removed } = await collectGarbage(store, { maxAgeMs: 1000 }, Date.now());
+    assert.deepEqual(removed, []);
+    assert.deepEqual(await store.get(image, workload), old, `pinned at look ${look}`);
+    assert.ok(await store.isPinned(image, workload));
+  }
+  // Put aside: there is nothing to pin.
+  const store = new RacingStore(scratchOf(t).path('store'), 3, async (racing) => {
+    await assert.rejects(racing.pin(image, workload), { code: 'ERR_TRACE_NOT_FOUND' });
+  });
+  utimesSync(await store.put(image, workload, old), 1, 1);
+  assert.equal((await collectGarbage(store, { maxAgeMs: 1000 }, Date.now())).removed.length, 1);
+  assert.equal(await store.isPinned(image, workload), false);
 });
 
 test('traces are named by the first digits of their keys, and never by those of several', async (t) => {
