@@ -60,7 +60,7 @@ export class Runtime {
   readonly traces: TraceStore;
   readonly traceFrom: TraceFrom;
   readonly renewal: RenewalPolicy;
-  /** Traces that some device is recording anew: one is enough. */
+  /** Traces that some device of this process is recording anew: one is enough. */
   readonly renewing = new Set<string>();
   readonly stacks: SharedStacks = new SharedStacks();
   readonly metrics: PrefetchMetrics = new PrefetchMetrics();
