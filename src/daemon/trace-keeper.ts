@@ -21,9 +21,9 @@ import type { Runtime } from './runtime.ts';
 import { SoughtReplay } from './sought-replay.ts';
 import { repositoryOf } from './trace-search.ts';
 
-/** A trace is recorded anew for so many times as long as the old one was. */
+/** A trace is recorded anew for so many times as long as the old one was, once the workload began. */
 const RENEWAL_LENGTHS = 2;
-const RENEWAL_MS_MIN = 10_000;
+const RENEWAL_US_MIN = 10_000_000;
 
 /** A device as it is measured. */
 export interface WatchedDevice {
@@ -59,9 +59,11 @@ export class TraceKeeper {
   #isRenewed = false;
   #isRecordingPoor = false;
   #device: WatchedDevice | null = null;
-  /** Null when there is nothing to measure any more. */
+  /** Null when there is nothing to time any more. */
   #window: ReplayWindow | null = null;
   #windowDueMs = Infinity;
+  /** How far into the window it is recorded; Infinity when that has other limits, or none. */
+  #recordingUsMax = Infinity;
   #isMeasured = false;
   #remembering: Promise<void> | null = null;
 
@@ -134,10 +136,12 @@ export class TraceKeeper {
     }
     renewing.add(this.#name);
     const { recordLimitMs, recordUntilIdleMs } = this.#options;
-    const longestMs = Math.max(RENEWAL_MS_MIN, (RENEWAL_LENGTHS * this.#facts.durationUs) / 1000);
+    if (recordLimitMs === undefined) {
+      this.#recordingUsMax = Math.max(RENEWAL_US_MIN, RENEWAL_LENGTHS * this.#facts.durationUs);
+    }
     this.#recording = recordAnew(
       {
-        recordLimitMs: recordLimitMs ?? longestMs,
+        ...(recordLimitMs === undefined ? {} : { recordLimitMs }),
         ...(recordUntilIdleMs === undefined ? {} : { recordUntilIdleMs }),
       },
       (bytes, renewed) => this.#replace(bytes, renewed),
@@ -222,20 +226,26 @@ export class TraceKeeper {
     }
   }
 
-  /** Measures the run once its window is over. */
+  /** Measures the run, and ends the recording beside it, when it is time. */
   #look(timeUs: number): void {
     if (this.#window === null || this.#device === null) return;
     const { quality, waits } = this.#device;
     const { touchedBytes } = quality;
     const look = { timeUs, touchedBytes, waitedUs: waits.waitedUs(timeUs) };
-    const isOver = this.#window.isOver(look);
-    const restMs = this.#window.restUs(look) / 1000;
-    this.#windowDueMs = this.#runtime.clock.nowMs() + restMs;
-    if (!isOver) return;
-    this.#window = null;
-    this.#windowDueMs = Infinity;
-    this.#isMeasured = true;
-    this.#remembering = this.#remember(this.#run());
+    const elapsedUs = this.#window.elapsedUs(look);
+    if (elapsedUs === null) return;
+    if (!this.#isMeasured && elapsedUs >= this.#window.lengthUs) {
+      this.#isMeasured = true;
+      this.#remembering = this.#remember(this.#run());
+    }
+    if (elapsedUs >= this.#recordingUsMax) {
+      this.#recordingUsMax = Infinity;
+      this.#recording?.stop('time-limit').catch((error: unknown) => this.#warn(error));
+    }
+    const measuredUs = this.#isMeasured ? Infinity : this.#window.lengthUs;
+    const restUs = Math.min(measuredUs, this.#recordingUsMax) - elapsedUs;
+    this.#windowDueMs = this.#runtime.clock.nowMs() + restUs / 1000;
+    if (restUs === Infinity) this.#window = null;
   }
 
   /** What went wrong on the way, or was not allowed, is no fault of the trace's: null. */

@@ -26,27 +26,25 @@ export interface WindowLook {
  * later was never promised, and would make every trace of one that goes on look stale.
  */
 export class ReplayWindow {
-  readonly #lengthUs: number;
+  /** On the warm axis: without what reads wait. */
+  readonly lengthUs: number;
   /** Null before it begins. */
   #start: WindowLook | null = null;
 
   constructor(trace: Pick<Trace, 'recording' | 'records' | 'plan'>) {
     const { recording, records, plan } = trace;
     const warmUs = recording.durationUs - waitedUs(records);
-    this.#lengthUs = Math.max(LENGTH_US_MIN, warmUs - beginUs(plan));
+    this.lengthUs = Math.max(LENGTH_US_MIN, warmUs - beginUs(plan));
   }
 
-  /** Begins the window if it is time; true when it is over. To be called before a read is accounted. */
-  isOver(look: WindowLook): boolean {
+  /**
+   * Begins the window if it is time. Gives how long it goes on already, without what reads waited; null
+   * before it begins. To be called before a read is accounted.
+   */
+  elapsedUs(look: WindowLook): number | null {
     if (this.#start === null && look.touchedBytes >= RUN_BYTES_MIN) this.#start = look;
-    return this.restUs(look) <= 0;
-  }
-
-  /** How long it still goes on if nobody waits any more; Infinity before it begins. */
-  restUs(look: WindowLook): number {
-    if (this.#start === null) return Infinity;
-    const waitedUs = look.waitedUs - this.#start.waitedUs;
-    return this.#lengthUs + waitedUs - (look.timeUs - this.#start.timeUs);
+    if (this.#start === null) return null;
+    return look.timeUs - this.#start.timeUs - (look.waitedUs - this.#start.waitedUs);
   }
 }
 

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { systemClock } from '../../src/base/clock.ts';
 import { Attachment } from '../../src/daemon/attachment.ts';
-import { Runtime } from '../../src/daemon/runtime.ts';
+import { Runtime, type RuntimeOptions } from '../../src/daemon/runtime.ts';
 import {
   startEmbeddedRegistry,
   type EmbeddedRegistry,
@@ -40,8 +41,15 @@ function partsOf(start: number, end: number): number[] {
 type ReadParts = (offsets: readonly number[]) => Promise<void>;
 
 /** One start; what the report says, and how the store remembers it. */
-async function run(traceFolder: string, read: (readParts: ReadParts) => Promise<void>) {
-  const runtime = await Runtime.open({ cacheFolder: null, quotaBytes: 2 ** 30, traceFolder });
+async function run(
+  traceFolder: string,
+  read: (readParts: ReadParts, runtime: Runtime) => Promise<void>,
+  options: Pick<RuntimeOptions, 'clock' | 'renewal'> = {},
+) {
+  const runtime = await Runtime.open({
+    ...{ cacheFolder: null, quotaBytes: 2 ** 30, traceFolder },
+    ...options,
+  });
   try {
     const target = image.reference;
     const device = await Attachment.open(runtime, { id: 'test', mode: 'auto', workload, target });
@@ -53,9 +61,9 @@ async function run(traceFolder: string, read: (readParts: ReadParts) => Promise<
       // At once, as the threads of a workload do.
       await Promise.all(offsets.map(read));
     };
-    await read(readParts).finally(() => device.close());
+    await read(readParts, runtime).finally(() => device.close());
     const [{ facts }] = await listCatalog(runtime.traces);
-    return { report: device.report(), last: facts?.runs.at(-1) };
+    return { report: device.report(), facts, last: facts?.runs.at(-1) };
   } finally {
     await runtime.close();
   }
@@ -87,4 +95,24 @@ test('a workload that begins long after the mount is measured all the same', asy
     (planned ?? 1) < 0.5 && touchedBytes > 256 * 1024;
   assert.ok(late.last !== undefined && isMeasured(late.last), JSON.stringify(late.last));
   assert.equal((await run(folder, (read) => read(FIRST))).report.renewal, 'coverage');
+});
+
+test('a stale trace of such a workload is recorded anew to its end', async (t) => {
+  const folder = scratchOf(t).path('traces');
+  const { facts: old } = await run(folder, (read) => read(FIRST));
+  let aheadMs = 0;
+  const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + aheadMs };
+  const { report, facts } = await run(
+    folder,
+    async (read, runtime) => {
+      await read(FIRST.slice(0, 1));
+      aheadMs += 3_600_000;
+      runtime.ticker.tick();
+      await read(SECOND);
+    },
+    { clock, renewal: { maxAgeMs: 0 } },
+  );
+  assert.equal(report.renewal, 'age');
+  assert.notEqual(facts?.recordedAtMs, old?.recordedAtMs);
+  assert.ok((facts?.sectors ?? 0) > (old?.sectors ?? 0));
 });

@@ -39,34 +39,25 @@ const look = (seconds: number, touchedBytes = RUN_BYTES_MIN, waitedSeconds = 0) 
 
 test('it begins with the workload, however late that is', () => {
   const window = new ReplayWindow(recorded());
-  assert.equal(window.restUs(look(0, 0)), Infinity);
-  assert.equal(window.isOver(look(1000, RUN_BYTES_MIN - 1)), false);
-  assert.equal(window.restUs(look(1000, RUN_BYTES_MIN - 1)), Infinity);
-  assert.equal(window.isOver(look(2000)), false);
-  assert.equal(window.restUs(look(2000)), 7 * SECOND_US);
-  assert.equal(window.isOver(look(2006.9)), false);
-  assert.equal(window.isOver(look(2007)), true);
+  assert.equal(window.lengthUs, 7 * SECOND_US);
+  assert.equal(window.elapsedUs(look(0, 0)), null);
+  assert.equal(window.elapsedUs(look(1000, RUN_BYTES_MIN - 1)), null);
+  assert.equal(window.elapsedUs(look(2000)), 0);
+  assert.equal(window.elapsedUs(look(2006.5)), 6.5 * SECOND_US);
 });
 
-test('what reads wait makes it longer', () => {
+test('what reads wait does not count', () => {
   const window = new ReplayWindow(recorded());
-  assert.equal(window.isOver(look(5, RUN_BYTES_MIN, 4)), false);
-  assert.equal(window.isOver(look(20, RUN_BYTES_MIN, 13)), false);
-  assert.equal(window.restUs(look(20, RUN_BYTES_MIN, 13)), SECOND_US);
-  assert.equal(window.isOver(look(21, RUN_BYTES_MIN, 13)), true);
+  assert.equal(window.elapsedUs(look(5, RUN_BYTES_MIN, 4)), 0);
+  assert.equal(window.elapsedUs(look(20, RUN_BYTES_MIN, 13)), 6 * SECOND_US);
 });
 
-test('what the recorded run waited makes it no longer, and it lasts a second at least', () => {
-  const cold = new ReplayWindow(recorded(5 * SECOND_US));
-  assert.equal(cold.isOver(look(0)), false);
-  assert.equal(cold.restUs(look(0)), 2 * SECOND_US);
-  const short = new ReplayWindow(recorded(0, SECOND_US / 1000));
-  assert.equal(short.isOver(look(0)), false);
-  assert.equal(short.restUs(look(0)), SECOND_US);
+test('nor does what the recorded run waited, and it lasts a second at least', () => {
+  assert.equal(new ReplayWindow(recorded(5 * SECOND_US)).lengthUs, 2 * SECOND_US);
+  assert.equal(new ReplayWindow(recorded(0, SECOND_US / 1000)).lengthUs, SECOND_US);
 });
 
 test('a run that never read more than a mount does counts from its beginning', () => {
   const window = new ReplayWindow({ ...recorded(), plan: emptyPlan });
-  assert.equal(window.isOver(look(0)), false);
-  assert.equal(window.restUs(look(0)), 10 * SECOND_US);
+  assert.equal(window.lengthUs, 10 * SECOND_US);
 });
