@@ -16,7 +16,7 @@ import { emptyDescriptor } from '../../src/registry/referrers.ts';
 import { PASSWORD, readRange, temporaryFolder, USER } from './harness.ts';
 
 // Goal: the client works with the registry most people run, not only with ours.
-// Method: Docker's own registry with filesystem storage and htpasswd: push, pull, ranges, mounts,
+// Method: Docker's own registry with filesystem storage and htpasswd: push, pull, ranges, mounts, tags,
 // and referrers, which it does not list itself.
 
 const isInstalled = (program: string): boolean => {
@@ -135,6 +135,9 @@ test('push, pull, ranges, mounts and referrers with docker-registry', { skip }, 
   const pulled = await client.getManifest(`${name}:v1`);
   assert.deepEqual(pulled.manifest, manifest);
   assert.deepEqual(Buffer.from(await client.getBlob(name, configDigest)), config);
+  await client.pushManifest(name, bytes, mediaTypes.ociManifest, 'v2');
+  assert.deepEqual((await client.listTags(name)).sort(), ['v1', 'v2']);
+  assert.deepEqual(await client.listTags(`${url}/apps/none`), []);
 
   const source = client.blobSource(name, digest, null);
   assert.equal(await source.size(), layer.length);
