@@ -1,12 +1,15 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { codeOf, messageOf, ReplaybdError } from '../../../base/errors.ts';
 import { tcmuLimits } from '../../../base/limits.ts';
 import type { BlockingThread } from '../../../../native/blocking-thread.ts';
 
+/** Where the kernel shows itself. A test has another. */
+export const SYSTEM_ROOT = '/sys';
+
 /** Where the kernel's targets are configured. */
-export const targetFolder = '/sys/kernel/config/target';
+export const targetFolder = `${SYSTEM_ROOT}/kernel/config/target`;
 
 /** A folder of configfs. One that is there is kept. Errors: ERR_TCMU_CONFIGFS. */
 export function makeFolder(path: string): void {
@@ -16,6 +19,14 @@ export function makeFolder(path: string): void {
     if (codeOf(error) === 'EEXIST') return;
     throw configfsError(`${path}: cannot be made`, error);
   }
+}
+
+/**
+ * False for a folder that is being removed, too. It is seen until its removal has ended, without links;
+ * whoever looks into it waits for that, and the removal may wait for an answer of ours.
+ */
+export function hasFolder(path: string): boolean {
+  return (statSync(path, { throwIfNoEntry: false })?.nlink ?? 0) > 0;
 }
 
 /** What an attribute says, without the line's end. */

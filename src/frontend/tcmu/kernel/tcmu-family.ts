@@ -1,4 +1,5 @@
 import { ReplaybdError } from '../../../base/errors.ts';
+import { watchReadable, type FdWatch } from '../../../../native/fd-watch.ts';
 import { NetlinkSocket } from '../../../../native/netlink.ts';
 import {
   decodeAttributes,
@@ -83,6 +84,11 @@ export class TcmuFamily {
   /** Receives events, which nobody has to answer because of it. */
   join(): void {
     this.socket.join(this.#group);
+  }
+
+  /** Calls `onEvents` whenever `receive` has something. */
+  watch(onEvents: () => void): FdWatch {
+    return watchReadable(this.socket.fd, onEvents);
   }
 
   /** What has arrived. Errors: ERR_ENOBUFS when events were lost, ERR_NETLINK_MESSAGE. */

@@ -12,9 +12,8 @@ import { codeOf, ReplaybdError } from '../../../base/errors.ts';
 import { tcmuLimits } from '../../../base/limits.ts';
 import { watchReadable, type FdWatch } from '../../../../native/fd-watch.ts';
 import { mapDevice, type MemoryMap } from '../../../../native/memory-map.ts';
+import { SYSTEM_ROOT } from './configfs.ts';
 import { parseUioName, type TcmuName } from './device-name.ts';
-
-const CLASS_FOLDER = '/sys/class/uio';
 
 /** A TCMU device that the kernel has, whoever serves it. */
 export interface UioDevice {
@@ -24,23 +23,28 @@ export interface UioDevice {
 }
 
 /** The TCMU devices of this machine. */
-export function listUioDevices(): UioDevice[] {
-  return readFolder(CLASS_FOLDER)
+export function listUioDevices(root: string = SYSTEM_ROOT): UioDevice[] {
+  return readFolder(classFolder(root))
     .map((entry) => /^uio(\d+)$/.exec(entry)?.[1])
     .filter((minor) => minor !== undefined)
-    .map((minor) => findUioDevice(Number(minor)))
+    .map((minor) => findUioDevice(Number(minor), root))
     .filter((device) => device !== null);
 }
 
 /** The TCMU device with this number; null when it is gone or another driver's. */
-export function findUioDevice(minor: number): UioDevice | null {
+export function findUioDevice(minor: number, root: string = SYSTEM_ROOT): UioDevice | null {
   try {
-    const name = parseUioName(readFileSync(join(CLASS_FOLDER, `uio${minor}`, 'name'), 'utf8'));
+    const file = join(classFolder(root), `uio${minor}`, 'name');
+    const name = parseUioName(readFileSync(file, 'utf8'));
     return name === null ? null : { minor, name };
   } catch (error) {
     if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENODEV') return null;
     throw error;
   }
+}
+
+function classFolder(root: string): string {
+  return join(root, 'class', 'uio');
 }
 
 function readFolder(path: string): string[] {
@@ -131,7 +135,7 @@ function openExclusively(path: string): number {
 }
 
 function mappingBytes(minor: number): number {
-  const file = join(CLASS_FOLDER, `uio${minor}`, 'maps', 'map0', 'size');
+  const file = join(classFolder(SYSTEM_ROOT), `uio${minor}`, 'maps', 'map0', 'size');
   const sizeBytes = Number(readFileSync(file, 'utf8'));
   if (Number.isSafeInteger(sizeBytes) && sizeBytes > 0 && sizeBytes <= tcmuLimits.mappingBytesMax) {
     return sizeBytes;
