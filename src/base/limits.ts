@@ -313,6 +313,8 @@ export const tcmuLimits = {
   /** How often, and how many milliseconds apart, unmounting something busy is tried. */
   unmountAttemptsMax: 100,
   unmountPauseMs: 50,
+  /** How often a device's ring is emptied because it cannot be right, before it is left alone. */
+  ringResetsMax: 3,
 } as const;
 
 export const layerBlobLimits = {

@@ -112,7 +112,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 /** Begins with every device before it returns; they are all `opening` then. */
 async function adoptAll(devices: Devices, store: DeviceStore): Promise<void> {
   const described = await store.load();
-  await Promise.all(described.map((parameters) => devices.adopt(parameters)));
+  await Promise.all(described.map(async (parameters) => void (await devices.adopt(parameters))));
 }
 
 async function startPart(

@@ -7,7 +7,7 @@ import type { AttachmentReport } from './attachment.ts';
 import type { AuditSink, AuditValues } from './audit-log.ts';
 import type { DeviceStore } from './device-store.ts';
 import type { Runtime } from './runtime.ts';
-import { ServedDevice, type ServeOptions } from './served-device.ts';
+import { ServedDevice, type DeviceEnd, type ServeOptions } from './served-device.ts';
 
 export interface DevicesOptions {
   readonly runtime: Runtime;
@@ -88,12 +88,17 @@ export class Devices {
 
   /**
    * As `attach`, for a device of a former process: one that cannot be opened stays, as failed, until
-   * it is attached again or detached. Never rejects.
+   * it is attached again or detached. Gives the device, whatever came of it; null when it could not
+   * even be begun. Never rejects.
    */
-  async adopt(parameters: AttachParameters, options: AttachOptions = {}): Promise<void> {
+  async adopt(
+    parameters: AttachParameters,
+    options: AttachOptions = {},
+  ): Promise<ServedDevice | null> {
+    let device: ServedDevice | null = null;
     try {
       await this.#audited('adopt', parameters.id, async () => {
-        const device = await this.#begin(parameters, { isStored: false, ...options });
+        device = await this.#begin(parameters, { isStored: false, ...options });
         await device.ready;
       });
     } catch (error) {
@@ -103,6 +108,7 @@ export class Devices {
         `device ${id} cannot be attached again: ${messageOf(error)}`,
       );
     }
+    return device;
   }
 
   /** Detaches a device; resolves when it is gone. Throws ERR_DEVICE_UNKNOWN, or what closing threw. */
@@ -110,7 +116,7 @@ export class Devices {
     const device = this.get(id);
     return await this.#audited('detach', id, async () => {
       // It is closing from here on: who attaches it now waits for that.
-      const gone = this.#forget(device);
+      const gone = this.#forget(device, 'detach');
       const [report] = await Promise.all([gone, this.#store?.remove(id)]);
       return report;
     });
@@ -197,7 +203,7 @@ export class Devices {
 
   async #forget(
     device: ServedDevice,
-    how: 'detach' | 'leave' = 'detach',
+    how: DeviceEnd = 'replace',
   ): Promise<AttachmentReport | null> {
     try {
       return await device.close(how);

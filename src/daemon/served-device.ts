@@ -51,6 +51,13 @@ export interface ServeOptions {
   readonly onTouch?: AttachmentOptions['onTouch'];
 }
 
+/**
+ * How a device ends. 'detach': for good, with what a former process has left of it. 'replace': another
+ * one takes its place, and what was left is for that one. 'leave': the process ends and the device
+ * shall not: guests wait, where they can.
+ */
+export type DeviceEnd = 'detach' | 'replace' | 'leave';
+
 /** A device of this process, from the moment it is asked for until it is gone. */
 export class ServedDevice {
   readonly parameters: AttachParameters;
@@ -66,6 +73,7 @@ export class ServedDevice {
   #state: DeviceState = 'opening';
   #failure: string | null = null;
   #attachment: Attachment | null = null;
+  #prepared: PreparedFrontend | null = null;
   #frontend: Frontend | null = null;
   #closing: Promise<AttachmentReport | null> | null = null;
 
@@ -158,8 +166,8 @@ export class ServedDevice {
   }
 
   /**
-   * Something that only this device depends on is broken: guests get EIO from now on, until somebody
-   * detaches it.
+   * Something that only this device depends on is broken: its guests get EIO from now on, until
+   * somebody detaches it. Those of a device that was never opened here have nobody to answer them.
    */
   fail(cause: unknown): void {
     if (this.#state === 'closing' || this.#failure !== null) return;
@@ -171,11 +179,8 @@ export class ServedDevice {
     this.#attachment?.device.fail(cause);
   }
 
-  /**
-   * Ends the device, whatever it is doing; what came of it, or null if it never was ready. With
-   * `leave`, the process ends and the device shall not: guests wait, where they can.
-   */
-  close(how: 'detach' | 'leave' = 'detach'): Promise<AttachmentReport | null> {
+  /** Ends the device, whatever it is doing; what came of it, or null if it never was ready. */
+  close(how: DeviceEnd = 'detach'): Promise<AttachmentReport | null> {
     if (this.#closing === null) {
       this.#state = 'closing';
       this.#closing = runFor(this.#context, () => this.#close(how));
@@ -192,6 +197,7 @@ export class ServedDevice {
       ...{ clock: this.#runtime.clock, log: this.#runtime.log },
       onFailed: (error) => this.fail(error),
     });
+    this.#prepared = prepared;
     const attachment = await this.#openImage(options, prepared, signal);
     try {
       signal.throwIfAborted();
@@ -230,16 +236,22 @@ export class ServedDevice {
     }
   }
 
-  async #close(how: 'detach' | 'leave'): Promise<AttachmentReport | null> {
+  async #endFrontend(how: DeviceEnd): Promise<void> {
+    const frontend = this.#frontend;
+    if (frontend === null) {
+      if (how === 'detach') await this.#prepared?.takeDown?.();
+    } else if (how === 'leave' && frontend.release !== undefined) await frontend.release();
+    else await frontend.close();
+  }
+
+  async #close(how: DeviceEnd): Promise<AttachmentReport | null> {
     this.#end.resolve();
     this.#interrupt.abort(new DOMException('the device is detached', 'AbortError'));
     await this.ready.catch(() => undefined);
     // A front end waits for its guest's reads, and those for a registry that may not answer.
     const hurry = setTimeout(() => this.#attachment?.abandonReads(), daemonLimits.closingReadsMs);
     try {
-      const frontend = this.#frontend;
-      if (how === 'leave' && frontend?.release !== undefined) await frontend.release();
-      else await frontend?.close();
+      await this.#endFrontend(how);
     } finally {
       clearTimeout(hurry);
       this.#frontend = null;

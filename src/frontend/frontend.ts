@@ -60,6 +60,11 @@ export interface PreparedFrontend {
   start(device: BlockDevice): Promise<Frontend>;
   /** Instead of `start`. */
   discard(): void;
+  /**
+   * For a device that is detached, and was never started here: ends what a former process has left of
+   * it, so that guests get errors. Absent where nothing outlives a process.
+   */
+  takeDown?(): Promise<void>;
 }
 
 /** What the module of a front end exports; see frontends.ts. */

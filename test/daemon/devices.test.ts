@@ -20,6 +20,7 @@ import {
   startEmbeddedRegistry,
   type EmbeddedRegistry,
 } from '../../src/registry/embedded/server.ts';
+import type { PreparedFrontend } from '../../src/frontend/frontend.ts';
 import { blobFault } from '../registry/harness.ts';
 import { Scratch, scratchOf } from '../support/scratch.ts';
 import { makeTestImage, type TestImage } from '../support/test-image.ts';
@@ -311,6 +312,25 @@ test('a device that cannot be attached again stays, as failed, until somebody de
   assert.deepEqual(readdirSync(scratch.path('state')), []);
   await assert.rejects(devices.attach(missing), /missing\.json/);
   assert.ok(!devices.has('d') && !existsSync(scratch.path('state', 'd.device.json')));
+});
+
+test('what a former process has left of a device is ended by a detach, and by nothing else', async (t) => {
+  const { devices } = await bench(scratchOf(t));
+  let takenDown = 0;
+  const prepare = (): PreparedFrontend => ({
+    readerThreads: 0,
+    start: () => Promise.reject(new Error('cannot be served')),
+    discard: () => undefined,
+    takeDown: async () => void (takenDown += await Promise.resolve(1)),
+  });
+  await assert.rejects(devices.attach(wanted('d'), { prepare }), /cannot be served/);
+  await devices.adopt(wanted('d'), { prepare });
+  await devices.adopt(wanted('d'), { prepare });
+  assert.equal(devices.get('d').state, 'failed');
+  assert.equal(takenDown, 0);
+  await devices.detach('d');
+  assert.equal(takenDown, 1);
+  assert.ok(!devices.has('d'));
 });
 
 test('a recording begins and ends while the device goes on', async (t) => {

@@ -1,11 +1,13 @@
 import { messageOf } from '../../base/errors.ts';
+import { tcmuLimits } from '../../base/limits.ts';
 import type { Logger } from '../../base/log.ts';
-import type { BlockDevice } from '../../device/block-device.ts';
+import { failedDevice } from './failed-device.ts';
 import type { Backstore } from './kernel/backstore.ts';
 import { hexDigest } from './kernel/configfs.ts';
 import { UioMapping } from './kernel/uio.ts';
 import { TcmuRing } from './ring.ts';
 import { naaOfSerial, type TargetIdentity } from './scsi/identity.ts';
+import type { ScsiDevice } from './scsi/logical-unit.ts';
 import { ScsiTarget } from './scsi/target.ts';
 
 /** As libtcmu names its devices: a host that changes its runtime keeps what it knows of its disks. */
@@ -18,35 +20,31 @@ export interface UioServerOptions {
   backstore: Backstore;
   /** N of /dev/uioN. */
   minor: number;
-  device: BlockDevice;
+  device: ScsiDevice;
   /** Another process has served it before: commands that it left are sent again, and it may have had no write cache. */
   isAdopted: boolean;
   log: Logger;
-  /** The ring was found broken, or the device gone: nothing is answered any more. */
+  /**
+   * The ring was found broken, and guests get errors from now on; or, with null, the device is gone.
+   */
   onEnded?: (error: Error | null) => void;
 }
 
 /** Answers the commands of one TCMU device. */
 export class UioServer {
   readonly #mapping: UioMapping;
-  readonly #ring: TcmuRing;
+  readonly #options: UioServerOptions;
+  #ring: TcmuRing;
+  #resets = 0;
+  #recovery: Promise<void> = Promise.resolve();
   #closing: Promise<void> | null = null;
 
   private constructor(mapping: UioMapping, options: UioServerOptions) {
-    const { backstore, device, isAdopted, log, minor, onEnded } = options;
+    const { backstore, device, isAdopted, log } = options;
     this.#mapping = mapping;
-    const end = (error: Error | null): void => {
-      mapping.unwatch();
-      if (error !== null) log.error({ uio: minor, device: device.id }, messageOf(error));
-      onEnded?.(error);
-    };
+    this.#options = options;
     const target = new ScsiTarget(device, identityOf(backstore), { log, isAdopted });
-    const { memory, kick } = mapping;
-    this.#ring = new TcmuRing({ memory, target, kick, onBroken: end, log });
-    mapping.watch(
-      () => this.#ring.onKick(),
-      () => end(null),
-    );
+    this.#ring = this.#serve(target);
   }
 
   /**
@@ -59,7 +57,7 @@ export class UioServer {
     try {
       if (isAdopted) {
         await backstore.block(true);
-        await backstore.resetRing();
+        await backstore.resetRing('repeat');
       }
       const server = new UioServer(mapping, options);
       if (isAdopted) await backstore.block(false);
@@ -82,9 +80,53 @@ export class UioServer {
   }
 
   async #close(): Promise<void> {
+    await this.#recovery;
     this.#mapping.unwatch();
     await this.#ring.drain();
     this.#mapping.close();
+  }
+
+  #serve(target: ScsiTarget): TcmuRing {
+    const { memory, kick } = this.#mapping;
+    const onBroken = (error: Error): void => this.#onBroken(error);
+    const ring = new TcmuRing({ memory, target, kick, onBroken, log: this.#options.log });
+    this.#mapping.watch(
+      () => ring.onKick(),
+      () => this.#options.onEnded?.(null),
+    );
+    return ring;
+  }
+
+  #onBroken(error: Error): void {
+    const { minor, device, log, onEnded } = this.#options;
+    this.#mapping.unwatch();
+    log.error({ uio: minor, device: device.id }, messageOf(error));
+    onEnded?.(error);
+    // Whoever serves the device next empties the ring.
+    if (this.#closing !== null) return;
+    this.#recovery = this.#recover(error).catch((failure: unknown) => {
+      log.error(
+        { uio: minor, device: device.id },
+        `the ring stays as it is: ${messageOf(failure)}`,
+      );
+    });
+  }
+
+  /** The kernel gets a new ring. What was in the old one fails, and so does all that comes later. */
+  async #recover(cause: Error): Promise<void> {
+    const { backstore, device, log } = this.#options;
+    // Reads under way land in memory that the kernel may take back when the ring is emptied.
+    await this.#ring.drain();
+    // Its removal may wait for us.
+    if (!backstore.isEnabled) return;
+    await backstore.block(true);
+    await backstore.resetRing('fail');
+    this.#resets += 1;
+    if (this.#resets > tcmuLimits.ringResetsMax) throw cause;
+    const failed = failedDevice(device.id, device.virtualSizeBytes, cause);
+    this.#ring = this.#serve(new ScsiTarget(failed, identityOf(backstore), { log }));
+    await backstore.block(false);
+    this.#ring.onKick();
   }
 }
 

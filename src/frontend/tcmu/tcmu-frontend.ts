@@ -1,6 +1,6 @@
 import { systemClock, type Clock } from '../../base/clock.ts';
 import { codeOf, messageOf, ReplaybdError } from '../../base/errors.ts';
-import { tcmuLimits } from '../../base/limits.ts';
+import { SECTOR_BYTES, tcmuLimits } from '../../base/limits.ts';
 import { silentLogger, type Logger } from '../../base/log.ts';
 import type { BlockDevice } from '../../device/block-device.ts';
 import { BlockingThread } from '../../../native/blocking-thread.ts';
@@ -8,15 +8,19 @@ import { unmountFlags, unmount } from '../../../native/mount.ts';
 import type { Frontend } from '../frontend.ts';
 import { mountFilesystem } from '../fuse/attach-mount.ts';
 import { readMountTable } from '../fuse/mount-table.ts';
+import { failedDevice } from './failed-device.ts';
 import { Backstore } from './kernel/backstore.ts';
 import { folderName, hexDigest } from './kernel/configfs.ts';
 import { LoopbackLun } from './kernel/loopback.ts';
+import type { ScsiDevice } from './scsi/logical-unit.ts';
 import { UioServer } from './serve-uio.ts';
 
 /** core/user_N of all devices of our own; a snapshotter's are in others. */
 const HBA = 814_000_000;
 /** What our own devices' dev_config begins with, so that handlers of others leave them alone. */
 export const TCMU_SUBTYPE = 'replaybd';
+/** What was found, and is neither taken over nor taken down: another process's, or another image. */
+const NOT_OURS = ['ERR_TCMU_BUSY', 'ERR_TCMU_LEFT_BEHIND'];
 /** Begins a name that nobody has assigned but ourselves. */
 const NAA_LOCAL = 'naa.3';
 const NAA_DIGITS = 15;
@@ -39,7 +43,8 @@ export interface TcmuFrontend extends Frontend {
 
 /**
  * Serves a device through the kernel's TCMU and its loopback fabric. A disk of this id that a killed
- * process has left is taken over, with what waits for it. Whatever fails, nothing is left behind.
+ * process has left is taken over, with what waits for it. Whatever fails, nothing is left behind but a
+ * disk that was there, and is another's or has another size.
  * Errors: ERR_TCMU_*, ERR_FILESYSTEM_UNKNOWN, or an errno.
  */
 export async function startTcmu(
@@ -51,15 +56,28 @@ export async function startTcmu(
     await attachment.start();
     return attachment;
   } catch (error) {
-    // What another process serves is not ours to take down.
-    if (codeOf(error) !== 'ERR_TCMU_BUSY') await attachment.close();
+    if (!NOT_OURS.includes(codeOf(error))) await attachment.close();
     throw error;
   }
 }
 
+/**
+ * Takes down the disk of this id that a killed process has left, and that nobody has served since:
+ * what waits for it fails. Nothing happens when there is none. Errors: ERR_TCMU_BUSY when a process
+ * serves it, ERR_TCMU_CONFIGFS.
+ */
+export async function takeDownTcmu(id: string, options: TcmuOptions = {}): Promise<void> {
+  const left = new TcmuAttachment(failedDevice(id, SECTOR_BYTES, takenDown(id)), options);
+  await left.takeDown();
+}
+
+function takenDown(id: string): ReplaybdError {
+  return new ReplaybdError('ERR_DEVICE_FAILED', `device ${id} is being taken down.`);
+}
+
 class TcmuAttachment implements TcmuFrontend {
   readonly kind = 'tcmu';
-  readonly #device: BlockDevice;
+  readonly #device: ScsiDevice;
   readonly #options: TcmuOptions;
   readonly #clock: Clock;
   readonly #log: Logger;
@@ -71,7 +89,7 @@ class TcmuAttachment implements TcmuFrontend {
   #mountPoint: string | null = null;
   #closing: Promise<void> | null = null;
 
-  constructor(device: BlockDevice, options: TcmuOptions) {
+  constructor(device: ScsiDevice, options: TcmuOptions) {
     this.#device = device;
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
@@ -127,11 +145,15 @@ class TcmuAttachment implements TcmuFrontend {
   }
 
   async #mount(target: string): Promise<void> {
-    if (!readMountTable().some((entry) => entry.target === target && entry.source === this.#path)) {
+    if (!this.#isMounted(target, this.#path)) {
       const readOnly = this.#device.writer === undefined;
       await mountFilesystem(this.#path, target, { readOnly, thread: this.#thread });
     }
     this.#mountPoint = target;
+  }
+
+  #isMounted(target: string, disk: string | null): boolean {
+    return readMountTable().some((entry) => entry.target === target && entry.source === disk);
   }
 
   close(): Promise<void> {
@@ -139,8 +161,16 @@ class TcmuAttachment implements TcmuFrontend {
     return this.#closing;
   }
 
+  /** Instead of `start`. */
+  async takeDown(): Promise<void> {
+    const { mount } = this.#options;
+    if (mount !== undefined && this.#isMounted(mount, this.#lun.disk)) this.#mountPoint = mount;
+    await this.close();
+  }
+
   async #close(): Promise<void> {
     try {
+      this.#server ??= await this.#failGuests();
       if (this.#mountPoint !== null) await this.#unmount(this.#mountPoint);
       await this.#lun.detach();
       await this.#server?.close();
@@ -148,6 +178,16 @@ class TcmuAttachment implements TcmuFrontend {
     } finally {
       this.#thread.close();
     }
+  }
+
+  /** A disk that nobody serves cannot be removed while somebody waits for it. */
+  async #failGuests(): Promise<UioServer | null> {
+    const backstore = this.#backstore;
+    const minor = backstore.isEnabled ? backstore.uio?.minor : undefined;
+    if (minor === undefined) return null;
+    const { id } = this.#device;
+    const device = failedDevice(id, backstore.sizeBytes, takenDown(id));
+    return await UioServer.start({ backstore, minor, device, isAdopted: true, log: this.#log });
   }
 
   async #unmount(target: string): Promise<void> {

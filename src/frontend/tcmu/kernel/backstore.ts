@@ -4,6 +4,7 @@ import { ReplaybdError } from '../../../base/errors.ts';
 import { SECTOR_BYTES, tcmuLimits } from '../../../base/limits.ts';
 import type { BlockingThread } from '../../../../native/blocking-thread.ts';
 import {
+  hasFolder,
   makeFolder,
   readAttribute,
   removeIfThere,
@@ -52,7 +53,7 @@ export class Backstore {
   }
 
   get isEnabled(): boolean {
-    return existsSync(this.folder) && readAttribute(join(this.folder, 'enable')) === '1';
+    return hasFolder(this.folder) && readAttribute(join(this.folder, 'enable')) === '1';
   }
 
   /**
@@ -62,7 +63,7 @@ export class Backstore {
   async create(request: BackstoreRequest): Promise<void> {
     requireTargets();
     checkConfig(request.config);
-    if (existsSync(this.folder)) await this.remove();
+    if (hasFolder(this.folder)) await this.remove();
     makeFolder(this.#hbaFolder);
     makeFolder(this.folder);
     const settings = [
@@ -77,9 +78,7 @@ export class Backstore {
     await this.#write('wwn/vpd_unit_serial', request.serial);
     await this.#write('enable', '1');
     await this.#write('attrib/cmd_time_out', String(COMMAND_SECONDS_MAX));
-    // Off unless asked for; kernels before 5.10 cannot.
-    const notification = 'attrib/tmr_notification';
-    if (existsSync(join(this.folder, notification))) await this.#write(notification, '1');
+    await this.notifyOfAborts();
   }
 
   /** The enabled device's UIO device, or null. */
@@ -124,11 +123,17 @@ export class Backstore {
   }
 
   /**
-   * Empties the ring. The commands in it end with BUSY, so that initiators send them again. The
-   * device has to be blocked.
+   * Empties the ring. The commands in it end with BUSY, so that initiators send them again, or fail.
+   * The device has to be blocked.
    */
-  async resetRing(): Promise<void> {
-    await this.#write('action/reset_ring', '1');
+  async resetRing(how: 'repeat' | 'fail'): Promise<void> {
+    await this.#write('action/reset_ring', how === 'repeat' ? '1' : '2');
+  }
+
+  /** Has the kernel tell of commands that it gives up. Kernels before 5.10 cannot. */
+  async notifyOfAborts(): Promise<void> {
+    const attribute = 'attrib/tmr_notification';
+    if (existsSync(join(this.folder, attribute))) await this.#write(attribute, '1');
   }
 
   /** Removes the device, and its host adapter when that was the last one. No LUN may lead to it. */

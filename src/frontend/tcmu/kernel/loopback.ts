@@ -42,6 +42,13 @@ export class LoopbackLun {
     return await this.#findDisk(clock);
   }
 
+  /** The path of the disk that is there; null without one. */
+  get disk(): string | null {
+    if (!existsSync(this.#portal)) return null;
+    const name = listFolder(`${this.#scsiDevice}/block`).at(0);
+    return name === undefined ? null : `/dev/${name}`;
+  }
+
   /** Has the kernel ask the disk for its size again, and tell whoever uses it. */
   async rescan(disk: string): Promise<void> {
     await writeAttribute(this.#thread, `/sys/block/${basename(disk)}/device/rescan`, '1');
@@ -65,6 +72,11 @@ export class LoopbackLun {
     return join(this.#folder, 'tpgt_1');
   }
 
+  get #scsiDevice(): string {
+    const address = `${readAttribute(join(this.#portal, 'address'))}:0`;
+    return `/sys/class/scsi_device/${address}/device`;
+  }
+
   async #link(backstoreFolder: string, link: string): Promise<void> {
     try {
       await this.#thread.call('symlink', backstoreFolder, link);
@@ -80,8 +92,7 @@ export class LoopbackLun {
    * open it. A disk is there when it can be opened.
    */
   async #findDisk(clock: Clock): Promise<string> {
-    const address = `${readAttribute(join(this.#portal, 'address'))}:0`;
-    const device = `/sys/class/scsi_device/${address}/device`;
+    const device = this.#scsiDevice;
     let missing = `${device}/block: empty`;
     for (let look = 0; look < tcmuLimits.diskLooksMax; look += 1) {
       const name = listFolder(`${device}/block`).at(0);
