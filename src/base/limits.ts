@@ -308,13 +308,18 @@ export const tcmuLimits = {
   /** Events read before others have their turn. */
   datagramsPerTurn: 256,
   /** How often, and how many milliseconds apart, it is looked for the disk of a new LUN. */
-  diskLooksMax: 500,
+  diskLooksMax: 6000,
   diskLookMs: 10,
   /** How often, and how many milliseconds apart, unmounting something busy is tried. */
   unmountAttemptsMax: 100,
   unmountPauseMs: 50,
   /** How often a device's ring is emptied because it cannot be right, before it is left alone. */
   ringResetsMax: 3,
+  /** Before a device of a former process is opened again; twice as long each time, up to the second. */
+  reopenMsFirst: 1000,
+  reopenMsMax: 60_000,
+  /** How often it is looked whether TCMU devices can be served now, where they could not be. */
+  lookAgainMs: 10_000,
 } as const;
 
 export const layerBlobLimits = {

@@ -60,10 +60,20 @@ export async function attach(device: Device): Promise<string> {
   const block = `/sys/class/scsi_device/${address}:0/device/block`;
   for (let look = 0; look < LOOKS_MAX; look += 1) {
     const name = existsSync(block) ? readdirSync(block).at(0) : undefined;
-    if (name !== undefined && existsSync(`/dev/${name}`)) return `/dev/${name}`;
+    if (name !== undefined && (await opens(`/dev/${name}`))) return `/dev/${name}`;
     await sleep(LOOK_MS);
   }
   throw new Error(`${block}: no disk`);
+}
+
+/** A disk's name and node are there before it is. */
+async function opens(disk: string): Promise<boolean> {
+  try {
+    await (await open(disk)).close();
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** A few blocks of a disk that should be as a file is; others for each seed. */

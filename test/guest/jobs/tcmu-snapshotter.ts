@@ -32,7 +32,10 @@ await job(async (scratch) => {
   const devices = Array.from({ length: DEVICES }, (_, id) => makeDevice(scratch, configPath, id));
   mkdirSync(HBA, { recursive: true });
   const disks = await Promise.all(devices.map((device) => attach(device)));
-  for (const { resultFile } of devices) assert.equal(readFileSync(resultFile, 'utf8'), 'success');
+  for (const { resultFile, folder } of devices) {
+    assert.equal(readFileSync(resultFile, 'utf8'), 'success');
+    assert.equal(readFileSync(`${folder}/attrib/tmr_notification`, 'utf8').trim(), '1');
+  }
 
   step('an image that is not there');
   const broken = makeDevice(scratch, configPath, 99, { lowers: [{ file: '/nowhere/layer' }] });
