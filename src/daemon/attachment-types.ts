@@ -34,6 +34,8 @@ export interface AttachmentOptions {
   upperKind?: UpperKind;
   /** Told when code that looks after the device fails by itself; it is then left alone. */
   onFault?: (error: unknown) => void;
+  /** False: the caller tells how it went, where the image's configuration wants it (`resultFile`). */
+  writesResult?: boolean;
   signal?: AbortSignal;
 }
 

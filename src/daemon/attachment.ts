@@ -165,7 +165,9 @@ export class Attachment {
     signal?.addEventListener('abort', interrupt);
     try {
       const given = readGivenTrace(runtime, options);
-      const onResultFile = (path: string): void => void (resultFile = path);
+      const onResultFile = (path: string): void => {
+        if (options.writesResult !== false) resultFile = path;
+      };
       const describe = async () => await describeAttached(runtime, options, onResultFile);
       const image = await spans.within('manifest', describe);
       const describedMs = nowUs() / 1000;
@@ -193,7 +195,7 @@ export class Attachment {
         ...{ recordFile, fetched, keeper },
       };
       const attachment = new Attachment(runtime, options, opened);
-      await writeResult(runtime, resultFile, 'success');
+      await writeResult(runtime.log, resultFile, 'success');
       return attachment;
     } catch (error) {
       spans.failed(error, { device: options.id, image: options.target });
@@ -202,7 +204,7 @@ export class Attachment {
       await upper?.layer.close();
       if (isStackOpen) runtime.stacks.release(blobs);
       await closeAll(blobs);
-      await writeResult(runtime, resultFile, `failed:${messageOf(error)}`);
+      await writeResult(runtime.log, resultFile, `failed:${messageOf(error)}`);
       signal?.throwIfAborted();
       throw error;
     } finally {

@@ -1,5 +1,6 @@
 import { writeFile } from 'node:fs/promises';
 import { codeOf, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
 import { mergeRanges, type ByteRange } from '../base/range.ts';
 import type { Blob } from '../blob/blob.ts';
 import { Flow } from '../blob/fetch/fair-share.ts';
@@ -169,7 +170,7 @@ export async function closeAll(blobs: readonly Blob[]): Promise<void> {
  * Tells overlaybd's snapshotter how opening went; exactly these words, without a line feed. A device
  * is not given up because nobody can be told of it.
  */
-export async function writeResult({ log }: Runtime, path: string, result: string): Promise<void> {
+export async function writeResult(log: Logger, path: string, result: string): Promise<void> {
   if (path === '') return;
   await writeFile(path, result).catch((error: unknown) => {
     log.error({ resultFile: path, code: codeOf(error) }, messageOf(error));

@@ -47,6 +47,8 @@ export interface ServeOptions {
   readonly signal?: AbortSignal;
   /** Serves the device instead of a front end of the table; its kind is that of the parameters. */
   readonly prepare?: (request: FrontendRequest) => PreparedFrontend | Promise<PreparedFrontend>;
+  /** See AttachmentOptions. */
+  readonly writesResult?: boolean;
   /** For pictures of a run. */
   readonly onTouch?: AttachmentOptions['onTouch'];
 }
@@ -217,7 +219,7 @@ export class ServedDevice {
   }
 
   async #openImage(
-    { onTouch }: ServeOptions,
+    { onTouch, writesResult }: ServeOptions,
     prepared: PreparedFrontend,
     signal: AbortSignal,
   ): Promise<Attachment> {
@@ -229,6 +231,7 @@ export class ServedDevice {
         onFault: (error) => this.fail(error),
         signal,
         ...(onTouch === undefined ? {} : { onTouch }),
+        ...(writesResult === undefined ? {} : { writesResult }),
       });
     } catch (error) {
       prepared.discard();

@@ -1,109 +1,119 @@
-import { existsSync } from 'node:fs';
 import { codeOf, messageOf, ReplaybdError } from '../base/errors.ts';
-import type { FrontendRequest, PreparedFrontend } from '../frontend/frontend.ts';
-import { parseOverlaybdConfig } from '../frontend/tcmu/kernel/device-name.ts';
-import { TcmuMonitor, type TcmuHandlers } from '../frontend/tcmu/kernel/monitor.ts';
-import type { TcmuEvent } from '../frontend/tcmu/kernel/tcmu-family.ts';
-import type { UioDevice } from '../frontend/tcmu/kernel/uio.ts';
-import { serveUioDevice } from '../frontend/tcmu/uio-frontend.ts';
-import { attachDefaults, type AttachDefaults, type AttachParameters } from './attach-parameters.ts';
+import { tcmuLimits } from '../base/limits.ts';
+import { HandlerLock } from '../frontend/tcmu/kernel/handler-lock.ts';
+import { TcmuMonitor, type TcmuEvents } from '../frontend/tcmu/kernel/monitor.ts';
 import type { DaemonContext, DaemonPart } from './daemon-parts.ts';
+import { ORIGINAL_DAEMON } from './doctor/check-front-ends.ts';
+import { systemView } from './doctor/system-view.ts';
+import { SnapshotterDevices } from './snapshotter-devices.ts';
 
-const MODULE_FOLDER = '/sys/module/target_core_user';
-/** What overlaybd's snapshotter and attacher write before the slash of dev_config. */
-const SUBTYPE = 'overlaybd';
+export interface TcmuPartOptions {
+  /** Where the kernel shows itself, when it is not /sys. */
+  root?: string;
+  /** The kernel's events, when they are not netlink's. */
+  openEvents?: () => TcmuEvents;
+  /** Names of the programs that run. */
+  processNames?: () => ReadonlySet<string>;
+}
+
+/** What is ended in reverse. */
+interface Serving {
+  lock: HandlerLock;
+  monitor: TcmuMonitor;
+  devices: SnapshotterDevices;
+}
 
 /**
  * Serves the TCMU devices that overlaybd's snapshotter makes, those that are there and those to come,
- * as overlaybd-tcmu does. Null where the kernel's module is not loaded.
+ * as overlaybd-tcmu does. Where that is not possible - the module is not loaded, another process
+ * serves them, this one may not - the daemon goes on without, and it is looked again now and then.
  */
-export function start(context: DaemonContext): DaemonPart | null {
-  if (!existsSync(MODULE_FOLDER)) {
-    context.log.info('no TCMU here: target_core_user is not loaded');
-    return null;
-  }
-  return TcmuMonitor.start({ handlers: new SnapshotterDevices(context), log: context.log });
+export function start(context: DaemonContext): DaemonPart {
+  return startTcmuPart(context);
 }
 
-class SnapshotterDevices implements TcmuHandlers {
+export function startTcmuPart(context: DaemonContext, options: TcmuPartOptions = {}): DaemonPart {
+  const part = new TcmuPart(context, options);
+  part.start();
+  return part;
+}
+
+class TcmuPart implements DaemonPart {
   readonly #context: DaemonContext;
+  readonly #options: TcmuPartOptions;
+  readonly #stop = new AbortController();
+  #serving: Serving | null = null;
+  /** Why it does not serve, as it was last told. */
+  #obstacle = '';
 
-  constructor(context: DaemonContext) {
+  constructor(context: DaemonContext, options: TcmuPartOptions) {
     this.#context = context;
+    this.#options = options;
   }
 
-  accepts({ name }: UioDevice): boolean {
-    return name.subtype === SUBTYPE;
+  start(): void {
+    if (!this.#begin()) void this.#lookAgain();
   }
 
-  async added(uio: UioDevice, isFound: boolean): Promise<void> {
-    const { devices, service } = this.#context;
-    const id = idOf(uio);
-    const parameters = parametersOf(uio, attachDefaults(service));
-    if (devices.has(id) && devices.get(id).state !== 'failed') {
-      throw new ReplaybdError('ERR_DEVICE_CONFLICT', `duplicated dev id: ${id}`, {
-        errno: 'EBUSY',
-      });
+  async close(): Promise<void> {
+    this.#stop.abort();
+    const serving = this.#serving;
+    this.#serving = null;
+    serving?.monitor.close();
+    await serving?.devices.close();
+    serving?.lock.release();
+  }
+
+  async #lookAgain(): Promise<void> {
+    const { clock } = this.#context.runtime;
+    const { signal } = this.#stop;
+    for (;;) {
+      await clock.sleep(tcmuLimits.lookAgainMs, signal).catch(() => undefined);
+      if (signal.aborted || this.#begin()) return;
     }
-    const prepare = (request: FrontendRequest): PreparedFrontend =>
-      this.#prepare(uio, isFound, request);
-    await devices.attach(parameters, { isStored: false, prepare });
   }
 
-  async removed(uio: UioDevice): Promise<void> {
-    const id = idOf(uio);
+  /** False when it cannot be done now; each reason is told once. Never throws. */
+  #begin(): boolean {
     try {
-      await this.#context.devices.detach(id);
+      this.#serving = this.#serve();
+      if (this.#obstacle !== '') this.#context.log.info('TCMU devices are served from now on');
+      return true;
     } catch (error) {
-      // It had failed to open, or somebody has detached it.
-      if (codeOf(error) !== 'ERR_DEVICE_UNKNOWN') throw error;
+      const obstacle = messageOf(error);
+      if (obstacle !== this.#obstacle) {
+        this.#context.log.warn({ code: codeOf(error) }, `no TCMU devices are served: ${obstacle}`);
+      }
+      this.#obstacle = obstacle;
+      return false;
     }
   }
 
-  /** The size may grow, and nothing else change. */
-  async reconfigured(uio: UioDevice, change: TcmuEvent['change']): Promise<void> {
-    const { sizeBytes, ...others } = change;
-    const refused = Object.keys(others);
-    if (sizeBytes === undefined || refused.length > 0) {
-      throw new ReplaybdError(
-        'ERR_TCMU_RECONFIG',
-        `${uio.name.device}: a device in use may change its size, not its ` +
-          `${refused.join(', ') || 'other settings'}. Detach it, and make it anew.`,
-        { errno: 'EINVAL' },
-      );
+  #serve(): Serving {
+    const { root, openEvents, processNames = () => systemView.processNames() } = this.#options;
+    const lock = HandlerLock.take(root);
+    const devices = new SnapshotterDevices(this.#context);
+    try {
+      if (processNames().has(ORIGINAL_DAEMON)) throw originalRuns();
+      const monitor = TcmuMonitor.start({
+        handlers: devices,
+        log: this.#context.log,
+        ...(root === undefined ? {} : { root }),
+        ...(openEvents === undefined ? {} : { events: openEvents() }),
+      });
+      return { lock, monitor, devices };
+    } catch (error) {
+      lock.release();
+      throw error;
     }
-    const { attachment } = this.#context.devices.get(idOf(uio));
-    // As it is told by ourselves, when the device has grown already.
-    if (sizeBytes === attachment.device.virtualSizeBytes) return;
-    await attachment.grow(sizeBytes);
-    this.#context.log.info({ device: idOf(uio), sizeBytes }, 'tcmu: the disk has grown');
-  }
-
-  #prepare(uio: UioDevice, isFound: boolean, request: FrontendRequest): PreparedFrontend {
-    const { log, onFailed } = request;
-    const onGone = (): void => {
-      this.removed(uio).catch((error: unknown) => log.error({ err: error }, messageOf(error)));
-    };
-    return {
-      readerThreads: 0,
-      start: (device) => serveUioDevice(device, uio, { isFound, log, onFailed, onGone }),
-      discard: () => undefined,
-    };
   }
 }
 
-/** As the snapshotter names the folder; ids are asked for by other tools only. */
-function idOf({ name }: UioDevice): string {
-  return parseOverlaybdConfig(name.config).id ?? name.device;
-}
-
-function parametersOf(uio: UioDevice, defaults: AttachDefaults): AttachParameters {
-  return {
-    id: idOf(uio),
-    image: parseOverlaybdConfig(uio.name.config).configPath,
-    ...defaults,
-    workload: [],
-    frontend: 'tcmu',
-    frontendParameters: {},
-  };
+function originalRuns(): ReplaybdError {
+  return new ReplaybdError(
+    'ERR_TCMU_LOCKED',
+    `${ORIGINAL_DAEMON} runs and serves them. End it (systemctl disable --now ${ORIGINAL_DAEMON}); ` +
+      'its devices are taken over then.',
+    { errno: 'EBUSY' },
+  );
 }

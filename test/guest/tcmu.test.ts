@@ -65,6 +65,10 @@ test("a snapshotter's devices are served by the daemon", inGuest(), async () => 
   });
 });
 
+test('nobody hangs for what goes wrong with a device', inGuest(), async () => {
+  await runGuestJob({ name: 'tcmu-faults', modules: MODULES, args: [image.config, image.raw] });
+});
+
 test('fifty devices are attached at once', inGuest(), async () => {
   await runGuestJob({
     name: 'tcmu-many',

@@ -115,14 +115,17 @@ export function checkCapability(
   return lacking(name, `not held by user ${system.effectiveUid}`, `${serves} does not work`, fix);
 }
 
+/** The program that serves the same devices of the kernel in overlaybd. */
+export const ORIGINAL_DAEMON = 'overlaybd-tcmu';
+
 /** The original answers for the same devices of the kernel. */
 export function checkOriginalDaemon(system: SystemView): Finding {
-  const name = 'overlaybd-tcmu';
+  const name = ORIGINAL_DAEMON;
   if (!system.processNames().has(name)) return ok(name, 'does not run');
   return warning(
     name,
     'runs',
-    'it and `replaybd daemon` would answer for the same TCMU devices',
-    'systemctl disable --now overlaybd-tcmu before replaybd is started; its devices are taken over',
+    '`replaybd daemon` does not serve the TCMU devices of the snapshotter while it does',
+    'systemctl disable --now overlaybd-tcmu; its devices are taken over then',
   );
 }

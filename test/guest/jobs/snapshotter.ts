@@ -23,6 +23,8 @@ export interface Device {
   fabric: string;
   resultFile: string;
   config: string;
+  /** Further settings, as control takes them. */
+  settings?: string;
 }
 
 export async function startDaemon(
@@ -103,10 +105,11 @@ export async function compareAt(disk: string, position: number, expected: Buffer
 }
 
 /** Resolves when the daemon has opened the image. */
-export async function enable({ folder, config }: Device): Promise<void> {
+export async function enable({ folder, config, settings }: Device): Promise<void> {
   mkdirSync(folder);
   writeFileSync(`${folder}/control`, `dev_config=overlaybd/${config}`);
   writeFileSync(`${folder}/control`, 'max_data_area_mb=4');
+  if (settings !== undefined) writeFileSync(`${folder}/control`, settings);
   await writeFile(`${folder}/enable`, '1');
 }
 
