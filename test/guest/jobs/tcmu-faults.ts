@@ -52,8 +52,9 @@ await job(async (scratch) => {
   await brokenRing(scratch, first.control);
 
   step('kill the daemon; a layer is away when the next one starts');
-  const [waiting, removed] = [0, 1].map((id) => makeDevice(scratch, configPath, id, { lowers }));
-  const [disk] = await Promise.all([waiting, removed].map((device) => attach(device)));
+  const devices = [0, 1, 2].map((id) => makeDevice(scratch, configPath, id, { lowers }));
+  const [waiting, removed, detached] = devices;
+  const [disk, , detachedDisk] = await Promise.all(devices.map((device) => attach(device)));
   // A disk of the snapshotter's is given up by the kernel after some half minutes.
   await writeFile(`/sys/block/${basename(disk)}/device/timeout`, '2147483');
   const own = await attachOwn(scratch, first.control, ownConfig, 'own');
@@ -61,10 +62,11 @@ await job(async (scratch) => {
   await first.daemon.ended;
   away();
   const { daemon, control } = await startDaemon(scratch);
-  for (const id of ['dev_0', 'dev_1', 'own']) await untilState(control, id, 'failed');
+  for (const id of ['dev_0', 'dev_1', 'dev_2', 'own']) await untilState(control, id, 'failed');
   assert.match(readFileSync(waiting.resultFile, 'utf8'), /^failed:/);
   const reading = sha256OfDisk(disk);
   const failing = readOnce(own);
+  await untilWaiting(own);
 
   step('a disk of our own is detached, and its reader fails');
   await cliJson(scratch, ['detach', 'own', '--socket', control, '--json']);
@@ -73,6 +75,13 @@ await job(async (scratch) => {
 
   step('a device that cannot be opened is removed');
   await detach(removed);
+
+  step('a device that cannot be opened is detached, and its reader fails');
+  const abandoned = readOnce(detachedDisk);
+  await untilWaiting(detachedDisk);
+  await cliJson(scratch, ['detach', 'dev_2', '--socket', control, '--json']);
+  assert.notEqual((await abandoned).code, 0);
+  await detach(detached);
 
   step('the layer is back');
   back();
@@ -131,6 +140,12 @@ async function untilState(control: string, id: string, state: string): Promise<v
 /** A process of its own: one that waits for a disk cannot be ended. */
 async function readOnce(disk: string) {
   return await run('dd', `if=${disk}`, 'of=/dev/null', 'bs=4096', 'count=1', 'iflag=direct');
+}
+
+/** Somebody waits for the disk's answer. */
+async function untilWaiting(disk: string): Promise<void> {
+  const file = `/sys/block/${basename(disk)}/inflight`;
+  while (/^\s*0\s+0\s*$/.test(readFileSync(file, 'utf8'))) await sleep(LOOK_MS);
 }
 
 async function sha256OfDisk(disk: string): Promise<string> {
