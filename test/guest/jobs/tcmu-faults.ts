@@ -6,6 +6,7 @@ import {
   mkdirSync,
   readFileSync,
   renameSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { rmdir, writeFile } from 'node:fs/promises';
@@ -13,7 +14,7 @@ import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { controlRequest } from '../../../src/daemon/control-client.ts';
 import type { DeviceSummary } from '../../../src/daemon/served-device.ts';
-import { cliJson, CliProcess } from '../../support/cli.ts';
+import { cli, cliJson, CliProcess } from '../../support/cli.ts';
 import { output, run } from '../../support/programs.ts';
 import type { Scratch } from '../../support/scratch.ts';
 import { acceptingPeer } from '../../support/silent-peers.ts';
@@ -57,7 +58,9 @@ await job(async (scratch) => {
   const [disk, , detachedDisk] = await Promise.all(devices.map((device) => attach(device)));
   // A disk of the snapshotter's is given up by the kernel after some half minutes.
   await writeFile(`/sys/block/${basename(disk)}/device/timeout`, '2147483');
-  const own = await attachOwn(scratch, first.control, ownConfig, 'own');
+  const mount = scratch.path('mount');
+  mkdirSync(mount);
+  const own = await attachOwn(scratch, first.control, ownConfig, 'own', '--mount', mount);
   first.daemon.kill('SIGKILL');
   await first.daemon.ended;
   away();
@@ -66,6 +69,10 @@ await job(async (scratch) => {
   assert.match(readFileSync(waiting.resultFile, 'utf8'), /^failed:/);
   const reading = sha256OfDisk(disk);
   const failing = readOnce(own);
+  await untilWaiting(own);
+
+  step('a disk of our own stays when another image is attached');
+  await attachAnother(scratch, 'own');
   await untilWaiting(own);
 
   step('a disk of our own is detached, and its reader fails');
@@ -152,15 +159,27 @@ async function sha256OfDisk(disk: string): Promise<string> {
   return (await output('sha256sum', disk)).split(' ')[0] ?? '';
 }
 
-async function attachOwn(scratch: Scratch, control: string, config: string, id: string) {
+async function attachOwn(
+  scratch: Scratch,
+  control: string,
+  config: string,
+  id: string,
+  ...others: string[]
+): Promise<string> {
   const flags = ['--socket', control, '--frontend', 'tcmu', '--id', id, '--mode', 'off', '--json'];
-  const { path } = await cliJson<{ path: string }>(scratch, [
-    'attach',
-    '--daemon',
-    config,
-    ...flags,
-  ]);
-  return path;
+  const command = ['attach', '--daemon', config, ...flags, ...others];
+  return (await cliJson<{ path: string }>(scratch, command)).path;
+}
+
+/** Somebody attaches an image of another size under the id of a disk that waits. */
+async function attachAnother(scratch: Scratch, id: string): Promise<void> {
+  // It is the disk that gets another size.
+  const attribute = `${CORE}/user_814000000/dev_${id}/attrib/dev_size`;
+  await writeFile(attribute, String(2 * statSync(raw).size));
+  const flags = ['--frontend', 'tcmu', '--id', id, '--mode', 'off', '--cache', 'none'];
+  const { code, stderr } = await cli(scratch, ['attach', configPath, ...flags]);
+  assert.notEqual(code, 0);
+  assert.match(stderr, /Choose another --id, or attach the same image/);
 }
 
 /** It serves what it may, which is no TCMU. */
