@@ -7,13 +7,21 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
 import { request } from 'undici';
 import { controlRequest } from '../../src/daemon/control-client.ts';
-import { CliProcess } from '../support/cli.ts';
+import { CliProcess, type CliOptions } from '../support/cli.ts';
 import { DatagramReceiver } from '../support/datagram-receiver.ts';
-import { scratchOf } from '../support/scratch.ts';
+import { scratchOf, type Scratch } from '../support/scratch.ts';
 
 // Goal: the daemon is the service that its systemd unit and overlaybd.json describe: it tells when it
 // is ready, lives and stops, logs and exports where it should, and survives SIGHUP.
 // Method: the command with a notify socket and a configuration of its own.
+
+/** A daemon that listens, with flags of its own. */
+async function startDaemon(scratch: Scratch, flags: readonly string[], options: CliOptions = {}) {
+  const common = ['--socket', scratch.path('daemon.socket'), '--cache', 'none'];
+  const daemon = new CliProcess(scratch, ['daemon', ...common, ...flags], options);
+  const socketPath = (await daemon.line()).replace('listening on ', '');
+  return { daemon, socketPath };
+}
 
 const textOf = (path: string) => (existsSync(path) ? readFileSync(path, 'utf8') : '');
 
@@ -28,18 +36,9 @@ test('the daemon tells its service manager, and follows overlaybd.json', async (
     ioEngine: 0,
   };
   writeFileSync(scratch.path('overlaybd.json'), JSON.stringify(config));
-  const args = [
-    'daemon',
-    '--socket',
-    scratch.path('daemon.socket'),
-    '--cache',
-    'none',
-    '--config',
-    scratch.path('overlaybd.json'),
-  ];
+  const args = ['--config', scratch.path('overlaybd.json')];
   const env = { NOTIFY_SOCKET: scratch.path('notify'), WATCHDOG_USEC: '60000' };
-  const daemon = new CliProcess(scratch, args, { env });
-  await daemon.line();
+  const { daemon } = await startDaemon(scratch, args, { env });
   const said: string[] = [];
   while (!said.includes('WATCHDOG=1')) {
     said.push(...manager.take());
@@ -69,17 +68,10 @@ test('what a daemon cannot do is in its audit log and its log', async (t) => {
     replaybd: { exporterAddress: '192.0.2.1' },
   };
   writeFileSync(scratch.path('overlaybd.json'), JSON.stringify(config));
-  const args = [
-    'daemon',
-    '--socket',
-    scratch.path('daemon.socket'),
-    '--cache',
-    'none',
+  const { daemon, socketPath } = await startDaemon(scratch, [
     '--config',
     scratch.path('overlaybd.json'),
-  ];
-  const daemon = new CliProcess(scratch, args);
-  const socketPath = (await daemon.line()).replace('listening on ', '');
+  ]);
   const parameters = { id: 'one', image: scratch.path('none.json'), frontend: 'nbd' };
   await assert.rejects(controlRequest(socketPath, 'POST', '/v1/devices', parameters), /none\.json/);
   daemon.kill('SIGTERM');
@@ -111,17 +103,10 @@ test('an address of the snapshot call that cannot be used keeps no disk down', a
     const log = scratch.path(`log${i}`);
     const config = { enableAudit: false, logPath: log, serviceConfig: { enable: true, address } };
     writeFileSync(scratch.path('overlaybd.json'), JSON.stringify(config));
-    const args = [
-      'daemon',
-      '--socket',
-      scratch.path('daemon.socket'),
-      '--cache',
-      'none',
+    const { daemon, socketPath } = await startDaemon(scratch, [
       '--config',
       scratch.path('overlaybd.json'),
-    ];
-    const daemon = new CliProcess(scratch, args);
-    const socketPath = (await daemon.line()).replace('listening on ', '');
+    ]);
     assert.deepEqual(await controlRequest(socketPath, 'GET', '/v1/devices'), []);
     daemon.kill('SIGTERM');
     assert.equal((await daemon.ended).code, 0);
@@ -146,19 +131,9 @@ test('a service is ready when its devices are attached again, or have failed', a
   mkdirSync(state);
   const device = { id: 'one', image: `http://127.0.0.1:${port}/app:v1`, frontend: 'nbd' };
   writeFileSync(`${state}/one.device.json`, JSON.stringify({ version: 1, device }));
-  const args = [
-    'daemon',
-    '--socket',
-    scratch.path('daemon.socket'),
-    '--cache',
-    'none',
-    '--state',
-    state,
-    '--log-level',
-    'silent',
-  ];
-  const daemon = new CliProcess(scratch, args, { env: { NOTIFY_SOCKET: scratch.path('notify') } });
-  const socketPath = (await daemon.line()).replace('listening on ', '');
+  const args = ['--state', state, '--log-level', 'silent'];
+  const env = { NOTIFY_SOCKET: scratch.path('notify') };
+  const { daemon, socketPath } = await startDaemon(scratch, args, { env });
   const states = async () => {
     return (await controlRequest(socketPath, 'GET', '/v1/health')) as { devices: object };
   };
