@@ -3,12 +3,20 @@
 // Method: files of a layer are copied while it is open, as a kill would leave them; then they are
 // damaged, exchanged or written to. What was acknowledged is known from the writes themselves.
 import assert from 'node:assert/strict';
-import { appendFileSync, copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { pino } from 'pino';
+import { upperLimits } from '../../src/base/limits.ts';
 import { upperFiles, type UpperPaths } from '../../src/image/lsmt/create-upper.ts';
 import { continuationOf, pendingPath, readPending } from '../../src/image/lsmt/pending-file.ts';
 import { openUpper } from '../../src/image/lsmt/upper.ts';
@@ -72,6 +80,8 @@ for (const kind of kinds) {
     const paths = pathsIn(folder);
     const upper = await newUpper(paths, kind, MIB);
     await threeBatches(upper);
+    const modeOf = (path: string): number => statSync(path).mode;
+    assert.equal(modeOf(pendingPath(paths.data)), modeOf(paths.data), 'who reads one reads both');
     const copy = await killedCopy(paths, join(folder, 'copy'));
     await upper.close();
     assert.deepEqual(await piecesOf(paths), ACKNOWLEDGED);
@@ -104,6 +114,32 @@ for (const kind of kinds) {
     assert.deepEqual(await piecesOf(copy), lost);
     assert.deepEqual(await piecesOf(other), []);
     assert.equal(await repair(other), '');
+  });
+}
+
+for (const kind of kinds) {
+  test(`${kind}: a long log is rewritten only when nothing is pending any more`, async (t) => {
+    const folder = testFolder(t);
+    const paths = pathsIn(folder);
+    const upper = await newUpper(paths, kind, MIB);
+    for (let i = 0; i <= upperLimits.logEntriesKept / 2; i += 1) {
+      await upper.write((i % 16) * 1024, Buffer.alloc(512, 1));
+      await upper.discard((i % 16) * 1024, 512);
+    }
+    await upper.write(0, Buffer.alloc(512, 2));
+    await upper.flush();
+    await upper.discard(0, 512);
+    const copy = await killedCopy(paths, join(folder, 'copy'));
+    await upper.close();
+    const known = await piecesOf(paths);
+    assert.ok(known.every(([, , zeroed]) => zeroed === 1));
+    assert.match(await repair(copy), /wrote down what was pending/);
+    const { log } = await openUpper(copy.data, copy.index);
+    assert.ok(log.entries > upperLimits.logEntriesKept);
+    assert.deepEqual(await piecesOf(copy), known);
+    await repair(copy);
+    assert.equal((await openUpper(copy.data, copy.index)).log.entries, known.length);
+    assert.deepEqual(await piecesOf(copy), known);
   });
 }
 

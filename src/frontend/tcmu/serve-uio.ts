@@ -21,7 +21,10 @@ export interface UioServerOptions {
   /** N of /dev/uioN. */
   minor: number;
   device: ScsiDevice;
-  /** Another process has served it before: commands that it left are sent again, and it may have had no write cache. */
+  /**
+   * Another process has served it before: commands that it left are sent again, and it may have had no
+   * write cache.
+   */
   isAdopted: boolean;
   log: Logger;
   /**

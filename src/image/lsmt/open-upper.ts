@@ -9,8 +9,8 @@ import { checkUpperSize, type UpperPaths } from './create-upper.ts';
 import { LSMT_BLOCK_BYTES, LSMT_DATA_SECTOR, LSMT_ENTRY_BYTES } from './format.ts';
 import { encodeEntry, type LsmtEntryColumns } from './index-entries.ts';
 import { LogFile } from './log-file.ts';
-import type { PendingFile } from './pending-file.ts';
 import { replayLog } from './log-replay.ts';
+import type { PendingFile } from './pending-file.ts';
 import { isSealed } from './seal-upper.ts';
 import { SectorMap } from './sector-map.ts';
 import { SharedUpper } from './shared-upper.ts';
@@ -19,9 +19,9 @@ import type { UpperMap } from './upper-map.ts';
 import { readUpper, type LsmtUpper } from './upper.ts';
 import { UpperState } from './upper-state.ts';
 
-const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
-
 // The steps that make a writable layer's files usable for writing.
+
+const ENTRY_WORDS = LSMT_ENTRY_BYTES / 4;
 
 /** A data file that nobody else writes, and what it holds. */
 export interface LockedUpper {
@@ -74,8 +74,8 @@ export async function openLocked(path: string): Promise<FileHandle> {
 }
 
 /**
- * Cuts off what a crash left incomplete, writes down what was pending, gives a sparse layer the sidecar that it lacks, and
- * rewrites a log of which little counts any more.
+ * Cuts off what a crash left incomplete, writes down what was pending, gives a sparse layer the
+ * sidecar that it lacks, and rewrites a log of which little counts any more.
  */
 export async function repairUpper(
   { data, found }: LockedUpper,
@@ -100,11 +100,12 @@ export async function repairUpper(
   }
   // No entry on disk may lead to data that is not there.
   if (pending.length > 0) await data.datasync();
-  const isLong = entries > upperLimits.logEntriesKept && entries > 2 * found.count;
+  // A log that is rewritten is none that a killed process's changes continue: those come first.
+  const isLong =
+    recent.length === 0 && entries > upperLimits.logEntriesKept && entries > 2 * found.count;
   if (isLong || (kind === 'sparse' && !hasSidecar)) {
     if (kind === 'append') await rewriteIndex(paths.index, found);
     else await writeSidecar(paths.data, found.uuid, found);
-    if (kind === 'sparse') await punchZeroed(data, recent, paths.data);
     return await LogFile.open(paths, kind, (await readUpper(data, paths)).log);
   }
   const file = await LogFile.open(paths, kind, found.log);

@@ -80,7 +80,7 @@ export class PendingFile {
     this.#path = pendingPath(dataPath);
     this.#uuid = uuid;
     try {
-      this.fd = openSync(this.#path, 'w+', 0o600);
+      this.fd = openSync(this.#path, 'w+', 0o644);
     } catch (error) {
       throw upperWriteError(this.#path, 'cannot be made', error);
     }
@@ -169,7 +169,7 @@ export async function readPending(dataPath: string, uuid: string | null): Promis
 
 /** How a layer's log goes on. */
 export interface PendingChanges {
-  /** Entries of the last two batches; the log may have the first of them, and all. */
+  /** Entries of the last two batches, of which the log may have some, or all. */
   readonly recent: Uint32Array;
   /** Those behind the log's. */
   readonly pending: Uint32Array;
